@@ -1,0 +1,1 @@
+"""pytest fixtures of sidefx, found by pytest itself once sidefx is installed."""
