@@ -1,5 +1,6 @@
 """sidefx: side effects after the response."""
 
+from sidefx.dead_letters import DeadLetter
 from sidefx.errors import (
     AttemptTimeout,
     MissingExtraError,
@@ -26,3 +27,63 @@ from sidefx.events import (
     invalidate,
     track,
 )
+from sidefx.options import (
+    BatchOptions,
+    BreakerOptions,
+    BufferOptions,
+    CallableOptions,
+    RateLimit,
+    RetryOptions,
+    RuntimeOptions,
+    SinkOptions,
+)
+from sidefx.problems import ConfigError, Problem
+from sidefx.request import RequestInfo
+from sidefx.runtime import SideEffects
+from sidefx.scope import after, request
+from sidefx.settled import Settled
+from sidefx.stats import Health, SinkStats, Stats
+
+__all__ = [
+    "Attachment",
+    "AttemptTimeout",
+    "AuditEvent",
+    "BatchOptions",
+    "BreakerOptions",
+    "BufferOptions",
+    "CallableOptions",
+    "ConfigError",
+    "DeadLetter",
+    "EmailEvent",
+    "Event",
+    "Health",
+    "InvalidateEvent",
+    "MissingExtraError",
+    "NotRunningError",
+    "PartialError",
+    "PermanentError",
+    "Problem",
+    "RateLimit",
+    "RequestInfo",
+    "ResponseOverError",
+    "RetryOptions",
+    "RuntimeOptions",
+    "Settled",
+    "SideEffects",
+    "SidefxError",
+    "SinkContractError",
+    "SinkOptions",
+    "SinkStartError",
+    "SinkStats",
+    "Stats",
+    "TrackEvent",
+    "TransientError",
+    "UnknownKindError",
+    "after",
+    "audit",
+    "email",
+    "event_from_json",
+    "invalidate",
+    "request",
+    "track",
+]

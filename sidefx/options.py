@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ImportString, PositiveFloat, 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|min|h)")
+_RATE = re.compile(r"(\d+)\s*/\s*(s|min|h)")
 
 
 class _Options(BaseModel):
@@ -59,7 +59,7 @@ class BreakerOptions(_Options):
 class RateLimit(_Options):
     """At most `calls` of the sink in `period` seconds."""
 
-    calls: PositiveFloat
+    calls: PositiveInt
     period: PositiveFloat = 1.0
 
     @model_validator(mode="before")
@@ -70,11 +70,11 @@ class RateLimit(_Options):
         if (match := _RATE.fullmatch(value.strip())) is None:
             msg = "a rate is written as '50/s', '5/min' or '100/h'"
             raise ValueError(msg)
-        return {"calls": float(match[1]), "period": _PERIODS[match[2]]}
+        return {"calls": int(match[1]), "period": _PERIODS[match[2]]}
 
     def __str__(self) -> str:
         unit = next((name for name, seconds in _PERIODS.items() if seconds == self.period), f"{self.period:g}s")
-        return f"{self.calls:g}/{unit}"
+        return f"{self.calls}/{unit}"
 
 
 class SinkOptions(_Options):

@@ -8,6 +8,9 @@ from typing import Literal, TypeAlias
 
 from sidefx.events import Event
 
+CALLABLES = "callables"
+"""What stands for a sink where a function or an awaitable was called."""
+
 Result: TypeAlias = Literal["delivered", "rejected", "expired", "dropped"]
 
 

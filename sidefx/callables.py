@@ -1,0 +1,150 @@
+"""The lane of callables: runs functions, coroutines and awaitables, each in the context of its `after()` call."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from sidefx.cancellation import meant_for_this_task
+from sidefx.errors import AttemptTimeout
+from sidefx.lanes.ledger import Ledger
+from sidefx.report import summary_of
+from sidefx.scope import running_effect
+from sidefx.settled import CALLABLES, Settled
+from sidefx.sink import is_async_callable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup
+
+    from sidefx.effect import Effect
+    from sidefx.options import CallableOptions
+    from sidefx.report import Reporter
+    from sidefx.settled import Result
+    from sidefx.threads import DaemonThreads
+
+
+class Callables:
+    """Starts effects first in, first out, at most `concurrency` at a time, each bounded by its timeout."""
+
+    def __init__(
+        self,
+        options: CallableOptions,
+        reporter: Reporter,
+        threads: DaemonThreads,
+        *,
+        before_settling: Callable[[], None],
+    ) -> None:
+        self.ledger = Ledger()
+        self._options = options
+        self._reporter = reporter
+        self._threads = threads
+        self._before_settling = before_settling
+        self._queue: deque[Effect] = deque()
+        self._tasks: TaskGroup | None = None
+        self._starting = False
+
+    @property
+    def queued(self) -> int:
+        """Effects that wait for a place."""
+        return len(self._queue)
+
+    def open(self, tasks: TaskGroup) -> None:
+        """From now on effects run in that task group."""
+        self._tasks = tasks
+        self._starting = False
+
+    def offer(self, effect: Effect) -> None:
+        """Accepts an effect; where too many wait it is dropped, counted. Raises nothing."""
+        self.ledger.accepted += 1
+        if effect.cohort is not None:
+            effect.cohort.join()
+        if len(self._queue) >= self._options.max_queued:
+            self._settle(effect, "dropped", "full")
+            return
+        self._queue.append(effect)
+        self._start_next()
+
+    def abandon(self) -> None:
+        """The runtime ends: what has not been started is dropped, counted."""
+        self._tasks = None
+        while self._queue:
+            self._settle(self._queue.popleft(), "dropped", "shutdown")
+
+    def _start_next(self) -> None:
+        """Starts one effect, which starts the next: trio runs tasks of one turn in any order."""
+        if self._starting or not self._queue or self._tasks is None or self.ledger.in_flight >= self._options.concurrency:
+            return
+        effect = self._queue.popleft()
+        self._starting = True
+        self.ledger.in_flight += 1
+        assert effect.context is not None  # noqa: S101 - after() captured one for every callable
+        effect.context.run(self._tasks.start_soon, self._run, effect)
+
+    async def _run(self, effect: Effect) -> None:
+        self._starting = False
+        self._start_next()
+        running_effect.set(effect)
+        started = anyio.current_time()
+        timeout = self._options.timeout if effect.timeout is None else effect.timeout
+        result: Result = "dropped"
+        reason = "shutdown"
+        failure: BaseException | None = None
+        try:
+            with anyio.CancelScope(deadline=started + timeout) as bounds:
+                await self._call(effect)
+            if bounds.cancelled_caught:
+                failure = AttemptTimeout(f"not done within {timeout:g} s")
+                result, reason = "expired", f"timeout: {failure}"
+            else:
+                result, reason = "delivered", ""
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()) and meant_for_this_task():
+                raise
+            failure = error  # SystemExit and a foreign cancellation too: one effect must not stop the others
+            result, reason = "rejected", summary_of(error)
+        finally:
+            self.ledger.took(anyio.current_time() - started)
+            self.ledger.in_flight -= 1
+            self._before_settling()
+            self._settle(effect, result, reason, failure, attempts=1)
+            if reason != "shutdown":
+                self._start_next()
+
+    async def _call(self, effect: Effect) -> None:
+        if effect.awaitable is not None:
+            await effect.awaitable
+            return
+        call: Any = effect.call
+        outcome = call(*effect.args) if is_async_callable(call) else await self._threads.run(call, *effect.args)
+        if inspect.isawaitable(outcome):  # a plain function may return one too: `lambda: send(x)`
+            await outcome
+
+    def _settle(
+        self, effect: Effect, result: Result, reason: str, error: BaseException | None = None, attempts: int = 0
+    ) -> None:
+        self.ledger.settle(result, reason, 1)
+        if attempts == 0:
+            effect.discard()
+        if result != "delivered" or self._reporter.observes:
+            self._reporter.report(
+                Settled(
+                    sink=CALLABLES,
+                    result=result,
+                    name=effect.label,
+                    reason=reason,
+                    attempts=attempts,
+                    error=error,
+                    call_site=effect.call_site,
+                    request_id=effect.request_id,
+                ),
+                with_traceback=True,
+            )
+        if effect.cohort is not None:
+            effect.cohort.leave()

@@ -1,0 +1,330 @@
+"""`Lane`: carries the events of one sink, from their arrival to their one `Settled` record."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from sidefx.cancellation import meant_for_this_task
+from sidefx.errors import AttemptTimeout, PartialError, PermanentError, SidefxError
+from sidefx.lanes.batch import Batcher
+from sidefx.lanes.breaker import Breaker
+from sidefx.lanes.buffer import Buffer
+from sidefx.lanes.filter import Filter
+from sidefx.lanes.ledger import Ledger
+from sidefx.lanes.rate import RateLimiter
+from sidefx.lanes.redact import Redactor
+from sidefx.lanes.retry import pause_after
+from sidefx.report import one_line, summary_of
+from sidefx.settled import Settled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from uuid import UUID
+
+    from sidefx.effect import Effect
+    from sidefx.options import SinkOptions
+    from sidefx.report import Reporter
+    from sidefx.settled import Result
+
+
+class SinkCancelledError(SidefxError):
+    """The sink raised a cancellation although nobody had cancelled it."""
+
+
+class Lane:
+    """One sink's own way: nothing that happens here is felt elsewhere.
+
+    `deliver` takes what the sink takes: one event, or a list of them where `batch` is set.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        deliver: Callable[[Any], Awaitable[object]],
+        options: SinkOptions,
+        reporter: Reporter,
+        *,
+        batch: bool,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.fallback: Lane | None = None
+        self.ledger = Ledger()
+        self._deliver = deliver
+        self._takes_batches = batch
+        self._reporter = reporter
+        self._filter = Filter(predicate=options.filter, sample=options.sample)
+        self._redact = Redactor(options.redact) if options.redact else None
+        self._originals: dict[Effect, Effect] = {}
+        self._failing = False
+        self.open()
+
+    def open(self) -> None:
+        """Readies what belongs to one event loop; the counts go on from where they were."""
+        batch = self.options.batch if self._takes_batches else self.options.batch.model_copy(update={"max_events": 1})
+        self._buffer = Buffer(self.options.buffer)
+        self._batcher = Batcher(
+            self._buffer,
+            batch,
+            max_event_bytes=self.options.max_event_bytes,
+            reject=self._reject_unfit,
+        )
+        self._rate = RateLimiter(self.options.rate_limit) if self.options.rate_limit is not None else None
+        self.breaker = Breaker(self.options.breaker)
+
+    @property
+    def queued(self) -> int:
+        """Events that wait."""
+        return len(self._buffer) + len(self._batcher)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether whoever releases events to it is to wait for `room()`."""
+        return self._buffer.blocks
+
+    async def room(self) -> None:
+        """Returns once its buffer is within its bound."""
+        await self._buffer.room()
+
+    def offer(self, effect: Effect, *, held: bool = False) -> None:
+        """Accepts an event; `held` says that somebody then waits for `room()`. Raises nothing."""
+        self.ledger.accepted += 1
+        if effect.cohort is not None:
+            effect.cohort.join()
+        try:
+            if not self._filter.passes_all and (reason := self._filter.reason_to_drop(_event(effect))) is not None:
+                self._settle([effect], "dropped", reason)
+                return
+            effect = self._redacted(effect)
+        except Exception as error:  # noqa: BLE001 - a user's predicate, or a field that cannot be masked
+            self._settle([effect], "rejected", summary_of(error), error, show_event=self._redact is None)
+            return
+        dropped = self._buffer.put(effect, held=held)
+        if dropped is not None:
+            self._settle([dropped], "dropped", "full")
+        if dropped is not effect:
+            self._batcher.wake()
+
+    async def run(self) -> None:
+        """Carries events until it is cancelled; `options.concurrency` of these run side by side."""
+        while True:
+            batch = await self._batcher.next()
+            await self._carry(batch)
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Meanwhile no batch lingers."""
+        self._batcher.hurry()
+        try:
+            yield
+        finally:
+            self._batcher.relax()
+
+    def abandon(self) -> None:
+        """The runtime ends: what has not been carried is dropped, counted."""
+        if effects := self._batcher.leftovers():
+            self._settle(effects, "dropped", "shutdown")
+
+    async def _carry(self, batch: list[Effect]) -> None:
+        """Attempts until every event of the batch has settled."""
+        waiting = batch
+        failures: dict[UUID, Exception] = {}
+        self.ledger.in_flight += len(batch)
+        attempts = 0
+        started = anyio.current_time()
+        try:
+            while waiting:
+                until = self._expiry(waiting, started) if attempts else math.inf
+                if not await self._may_attempt(until):
+                    self._expire(waiting, failures, attempts, "the deadline passed")
+                    return
+                if attempts == 0:
+                    started = anyio.current_time()
+                else:
+                    self.ledger.retried += len(waiting)
+                attempts += 1
+                error = await self._attempt(waiting, self._expiry(waiting, started))
+                failures = {} if error is None else _failures(waiting, error)
+                self._tell_breaker(waiting, error, failures, attempts)
+                waiting = self._sort_out(waiting, failures, attempts)
+                pause = pause_after(attempts, failures.values(), self.options.retry)
+                waiting = self._on_time(waiting, failures, attempts, started, pause)
+                if waiting:
+                    await anyio.sleep(pause)
+        except BaseException:
+            self._end(waiting, "dropped", "shutdown", None, attempts)
+            raise
+
+    def _expiry(self, effects: list[Effect], started: float) -> float:
+        """When the last of them has used up its deadline."""
+        return started + max(self._deadline(effect) for effect in effects)
+
+    def _deadline(self, effect: Effect) -> float:
+        return self.options.deadline if effect.timeout is None else min(effect.timeout, self.options.deadline)
+
+    async def _may_attempt(self, until: float) -> bool:
+        """Waits for the rate limit and the breaker; False where that took too long."""
+        with anyio.CancelScope(deadline=until):
+            if self._rate is not None and (wait := self._rate.reserve(anyio.current_time())) > 0:
+                await anyio.sleep(wait)
+            await self.breaker.admit()
+            return True
+        return False
+
+    def _on_time(
+        self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int, started: float, pause: float
+    ) -> list[Effect]:
+        """Those that may be tried again after the pause; the others' deadline is over before that, so they expire."""
+        resumes = anyio.current_time() + pause
+        late = [effect for effect in effects if started + self._deadline(effect) <= resumes]
+        self._expire(late, failures, attempts, f"the deadline passes before the next attempt, in {pause:.1f} s")
+        return [effect for effect in effects if effect not in late] if late else effects
+
+    async def _attempt(self, effects: list[Effect], until: float) -> Exception | None:
+        """Calls the sink once, bounded, and returns what it raised."""
+        started = anyio.current_time()
+        limit = min(self.options.timeout, until - started)
+        payload = [_event(effect) for effect in effects] if self._takes_batches else _event(effects[0])
+        try:
+            with anyio.CancelScope(deadline=started + limit) as bounds:
+                await self._deliver(payload)
+        except Exception as error:  # noqa: BLE001 - a sink raises what it likes, and the lane decides
+            return error
+        except (KeyboardInterrupt, GeneratorExit):
+            self.breaker.give_back()
+            raise
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()) and meant_for_this_task():
+                self.breaker.give_back()
+                raise
+            return SinkCancelledError(f"the sink raised {type(error).__name__}")
+        finally:
+            self.ledger.took(anyio.current_time() - started)
+        return AttemptTimeout(f"no answer within {limit:g} s") if bounds.cancelled_caught else None
+
+    def _sort_out(self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int) -> list[Effect]:
+        """Settles what the attempt has decided, and returns what is to be tried again."""
+        if not failures:
+            self._end(effects, "delivered", "", None, attempts)
+            return []
+        delivered: list[Effect] = []
+        exhausted: list[Effect] = []
+        again: list[Effect] = []
+        for effect in effects:
+            failure = failures.get(_event(effect).id)
+            if failure is None:
+                delivered.append(effect)
+            elif isinstance(failure, PermanentError):
+                self._end([effect], "rejected", one_line(failure) or "permanent error", failure, attempts)
+            elif attempts >= self.options.retry.attempts:
+                exhausted.append(effect)
+            else:
+                again.append(effect)
+        self._expire(exhausted, failures, attempts, "the last attempt failed")
+        if delivered:
+            self._end(delivered, "delivered", "", None, attempts)
+        return again
+
+    def _expire(
+        self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int, reason: str
+    ) -> None:
+        for effect in effects:
+            failure = failures.get(_event(effect).id)
+            why = reason if failure is None else f"{reason}: {summary_of(failure)}"
+            self._end([effect], "expired", why, failure, attempts)
+
+    def _tell_breaker(
+        self, effects: list[Effect], error: Exception | None, failures: dict[UUID, Exception], attempts: int
+    ) -> None:
+        """A refusal and a partial delivery are answers too: only a sink that gives none is failing."""
+        refused = any(isinstance(failure, PermanentError) for failure in failures.values())
+        if error is None or refused or len(failures) < len(effects):
+            self.breaker.succeed()
+            if error is None and self._failing:
+                self._failing = False
+                self._reporter.recovered(self.name)
+            return
+        if not self._failing and attempts < self.options.retry.attempts:
+            self._reporter.failing(self.name, error, attempts, self.options.retry.attempts)
+            self._failing = True
+        if self.breaker.fail(anyio.current_time()):
+            self._reporter.opened(self.name, self.options.breaker.reset, error)
+
+    def _end(
+        self, effects: Sequence[Effect], result: Result, reason: str, error: BaseException | None, attempts: int
+    ) -> None:
+        self.ledger.in_flight -= len(effects)
+        self._settle(effects, result, reason, error, attempts)
+
+    def _settle(
+        self,
+        effects: Sequence[Effect],
+        result: Result,
+        reason: str = "",
+        error: BaseException | None = None,
+        attempts: int = 0,
+        *,
+        show_event: bool = True,
+    ) -> None:
+        self.ledger.settle(result, reason, len(effects))
+        given_up = result in {"rejected", "expired"}
+        for effect in effects:
+            if result != "delivered" or self._reporter.observes:
+                self._reporter.report(
+                    Settled(
+                        sink=self.name,
+                        result=result,
+                        name=effect.label,
+                        reason=reason,
+                        attempts=attempts,
+                        event=effect.event if show_event else None,
+                        error=error,
+                        call_site=effect.call_site,
+                        request_id=effect.request_id,
+                    ),
+                    with_traceback=given_up and not self._failing,
+                )
+            original = self._originals.pop(effect, effect) if self._originals else effect
+            if given_up:
+                self._failing = True
+                if self.fallback is not None:
+                    self.fallback.offer(original)
+            if effect.cohort is not None:
+                effect.cohort.leave()
+
+    def _reject_unfit(self, effect: Effect, reason: str) -> None:
+        self._settle([effect], "rejected", reason, PermanentError(reason))
+
+    def _redacted(self, effect: Effect) -> Effect:
+        if self._redact is None:
+            return effect
+        event = _event(effect)
+        masked = self._redact(event)
+        if masked is event:
+            return effect
+        copy = effect.with_event(masked)
+        if self.fallback is not None:  # it has a redaction of its own, and starts from the whole event
+            self._originals[copy] = effect
+        return copy
+
+
+def _event(effect: Effect) -> Any:
+    return effect.event
+
+
+def _failures(effects: list[Effect], error: Exception) -> dict[UUID, Exception]:
+    """What failed, by event id: of a partial error what it names, of any other everything.
+
+    Where a partial error names only events of some other batch, nobody knows what was delivered: a
+    second delivery is better than none.
+    """
+    if isinstance(error, PartialError):
+        ids = {_event(effect).id for effect in effects}
+        named = {id_: failure for id_, failure in error.failures.items() if id_ in ids}
+        if named or not error.failures:
+            return named
+    return {_event(effect).id: error for effect in effects}

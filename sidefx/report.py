@@ -1,0 +1,160 @@
+"""The one place where failures show: the log, the dead letters and the observers."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+import time
+import traceback
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sidefx.dead_letters import DeadLetter, DeadLetters
+from sidefx.settled import CALLABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sidefx.settled import Observer, Settled
+
+_log = logging.getLogger("sidefx")
+_ERROR_CHARACTERS = 500
+_TRACEBACK_CHARACTERS = 20_000
+_DROPS_LOGGED_EVERY = 10.0
+"""Seconds between two log lines about the same kind of drop."""
+
+
+def one_line(text: object, limit: int = _ERROR_CHARACTERS) -> str:
+    """The text as one bounded line, with control characters escaped, so that it cannot forge a log line."""
+    cut = str(text)
+    cut = cut if len(cut) <= limit else f"{cut[:limit]}… ({len(cut):,} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)
+
+
+def summary_of(error: BaseException) -> str:
+    """The error's type and message in one line."""
+    message = one_line(error)
+    return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
+
+
+def indented_traceback(error: BaseException) -> str:
+    """The traceback, every line indented: a line break in a message cannot look like a new record."""
+    text = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    lines = (one_line(line, limit=2_000) for line in text.splitlines())
+    return textwrap.indent("\n".join(lines), "    ")
+
+
+def _place(sink: str) -> str:
+    return sink if sink == CALLABLES else f"sinks.{sink}"
+
+
+class Reporter:
+    """Takes the `Settled` records of every lane."""
+
+    def __init__(self, dead_letters: DeadLetters, observers: Iterable[Observer] = ()) -> None:
+        self.dead_letters = dead_letters
+        self._observers = tuple(observers)
+        self._drops: dict[tuple[str, str], tuple[float, int]] = {}
+        self._left_over: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def observes(self) -> bool:
+        """Whether anybody wants to hear of what went well."""
+        return bool(self._observers)
+
+    def report(self, settled: Settled, *, with_traceback: bool = False) -> None:
+        """Shows the record wherever it belongs; raises nothing."""
+        if settled.result in {"rejected", "expired"}:
+            self._log_failure(settled, with_traceback=with_traceback)
+            self._bury(settled)
+        elif settled.result == "dropped":
+            self._log_drop(settled)
+        for observer in self._observers:
+            try:
+                observer(settled)
+            except Exception as error:  # noqa: BLE001 - contained: an observer must not hurt a lane
+                _log.error("observer %r failed: %s\n%s", observer, summary_of(error), indented_traceback(error))
+
+    def failing(self, sink: str, error: BaseException, attempt: int, attempts: int) -> None:
+        """The first of a row of failed attempts, which will be tried again."""
+        _log.warning(
+            "sinks.%s: attempt %d of %d failed, will retry: %s\n%s",
+            sink,
+            attempt,
+            attempts,
+            summary_of(error),
+            indented_traceback(error),
+        )
+
+    def opened(self, sink: str, reset: float, error: BaseException) -> None:
+        """The sink's breaker has opened."""
+        _log.warning(
+            "sinks.%s: breaker open, events wait; the next attempt is in %g s: %s", sink, reset, summary_of(error)
+        )
+
+    def recovered(self, sink: str) -> None:
+        """A sink that failed works again."""
+        _log.info("sinks.%s: works again", sink)
+
+    def ended(self) -> None:
+        """The runtime has stopped: lists what it had to leave, by sink and name."""
+        if self._left_over:
+            listing = ", ".join(f"{_place(sink)}: {one_line(name)} × {n}" for (sink, name), n in sorted(self._left_over.items()))
+            _log.error("%d effect(s) were not finished at shutdown and are lost: %s", self._left_over.total(), listing)
+            self._left_over.clear()
+        if self.dead_letters:
+            _log.warning("%d dead letter(s) were in memory only and end with this process", len(self.dead_letters))
+
+    def _log_failure(self, settled: Settled, *, with_traceback: bool) -> None:
+        _log.error(
+            "%s: %s %s after %d attempt(s): %s [event %s, request %s, after() at %s]%s",
+            _place(settled.sink),
+            one_line(settled.name),
+            settled.result,
+            settled.attempts,
+            settled.reason,
+            settled.event.id if settled.event is not None else "-",
+            settled.request_id or "-",
+            settled.call_site or "-",
+            f"\n{indented_traceback(settled.error)}" if with_traceback and settled.error is not None else "",
+        )
+
+    def _log_drop(self, settled: Settled) -> None:
+        """What a policy in the configuration asks for is counted only; what is lost is logged, now and then."""
+        if settled.reason in {"filtered", "sampled"}:
+            return
+        if settled.reason == "shutdown":
+            self._left_over[settled.sink, settled.name] += 1
+            return
+        now = time.monotonic()
+        last, unlogged = self._drops.get((settled.sink, settled.reason), (-_DROPS_LOGGED_EVERY, 0))
+        if now - last < _DROPS_LOGGED_EVERY:
+            self._drops[settled.sink, settled.reason] = (last, unlogged + 1)
+            return
+        self._drops[settled.sink, settled.reason] = (now, 0)
+        _log.error(
+            "%s: %s dropped (%s)%s [event %s, request %s, after() at %s]",
+            _place(settled.sink),
+            one_line(settled.name),
+            settled.reason,
+            f", and {unlogged:,} more since the last such line" if unlogged else "",
+            settled.event.id if settled.event is not None else "-",
+            settled.request_id or "-",
+            settled.call_site or "-",
+        )
+
+    def _bury(self, settled: Settled) -> None:
+        if settled.event is None:  # a function cannot be written down
+            return
+        self.dead_letters.add(
+            DeadLetter(
+                sink=settled.sink,
+                event=settled.event,
+                result="rejected" if settled.result == "rejected" else "expired",
+                reason=settled.reason,
+                error="" if settled.error is None else summary_of(settled.error),
+                attempts=settled.attempts,
+                call_site=settled.call_site,
+                request_id=settled.request_id,
+            )
+        )

@@ -1,0 +1,501 @@
+"""`SideEffects`: the runtime that owns sinks and lanes, and starts and ends with the app."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+import anyio
+import anyio.from_thread
+
+from sidefx.background import BackgroundTask, runs_on_asyncio
+from sidefx.callables import Callables
+from sidefx.dead_letters import DeadLetters
+from sidefx.dispatch import Dispatcher
+from sidefx.effect import Effect
+from sidefx.errors import NotRunningError, SidefxError, SinkStartError
+from sidefx.events import Event
+from sidefx.hosting import AsyncioHost, in_threads, opened
+from sidefx.lanes import Lane
+from sidefx.options import RuntimeOptions, SinkOptions
+from sidefx.problems import ConfigError
+from sidefx.report import Reporter, indented_traceback, summary_of
+from sidefx.routes import check_routes
+from sidefx.scope import Scope, announce, current_scope, enter_scope, running_effect, withdraw
+from sidefx.sink import inspect_sink
+from sidefx.stats import Health, SinkStats, Stats, snapshot
+from sidefx.threads import DaemonThreads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from uuid import UUID
+
+    from anyio.abc import BlockingPortal, TaskGroup, TaskStatus
+
+    from sidefx.hosting import Caller
+    from sidefx.settled import Observer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("sidefx")
+
+_RECENT = timedelta(minutes=5)
+"""For so long a dead letter makes `health()` degraded."""
+
+
+class SideEffects:
+    """Sinks with a lane each, and whatever `after()` gives them to do.
+
+    `async with SideEffects({"ops": Slack(...)}, options={"ops": SinkOptions(timeout=3.0)}) as fx:` runs on
+    asyncio and trio; `with SideEffects(...)` runs it on an asyncio loop in a thread, for synchronous
+    programs. Leaving the block waits up to `drain_timeout` seconds for what is queued and running.
+
+    Args:
+        sinks: sinks by name; see `sidefx.sink` for what a sink is.
+        options: how the lane of each works; a sink without an entry has the defaults.
+        runtime: settings of the whole.
+        observers: called with each `Settled` record.
+        name: what messages call this runtime.
+
+    Raises:
+        SinkContractError: an object is no sink.
+        ConfigError: sinks and options do not fit each other.
+    """
+
+    def __init__(
+        self,
+        sinks: Mapping[str, object] | None = None,
+        options: Mapping[str, SinkOptions] | None = None,
+        *,
+        runtime: RuntimeOptions | None = None,
+        observers: Iterable[Observer] = (),
+        name: str = "sidefx",
+    ) -> None:
+        self.name = name
+        self.options = runtime or RuntimeOptions()
+        self.dead_letters = DeadLetters(per_sink=self.options.dead_letters)
+        self._sinks = dict(sinks or {})
+        self._specs = {name: inspect_sink(sink) for name, sink in self._sinks.items()}
+        options = dict(options or {})
+        if problems := check_routes(self._specs, options):
+            raise ConfigError(problems)
+        self._threads = DaemonThreads()
+        self._callers: dict[str, Caller] = {}
+        self._reporter = Reporter(self.dead_letters, observers)
+        self._lanes = {
+            name: Lane(
+                name,
+                functools.partial(self._deliver, name),
+                options.get(name, SinkOptions()),
+                self._reporter,
+                batch=spec.batch,
+            )
+            for name, spec in self._specs.items()
+        }
+        for lane in self._lanes.values():
+            lane.fallback = None if lane.options.fallback is None else self._lanes[lane.options.fallback]
+        self._callables = Callables(
+            self.options.callables,
+            self._reporter,
+            self._threads,
+            before_settling=lambda: self._dispatcher.take_in(),
+        )
+        self._dispatcher = Dispatcher(self._lanes, self._specs, self._callables)
+        self._main_task: BackgroundTask | None = None
+        self._accepting = False
+        self._portal: BlockingPortal | None = None
+        self._threaded = ExitStack()
+        self._scope_before: Scope | None = None
+
+    @classmethod
+    def from_toml(cls, path: str | Path, *, observers: Iterable[Observer] = ()) -> Self:
+        """The runtime that a TOML file describes; environment variables override it.
+
+        Raises:
+            ConfigError: every mistake in the file, in one go.
+        """
+        from sidefx.config import load  # noqa: PLC0415 - programs that read no file do not pay for the reader
+
+        config = load(path)
+        return cls(config.sinks, config.options, runtime=config.runtime, observers=observers, name=str(path))
+
+    def __repr__(self) -> str:
+        return f"<SideEffects {self.name!r}: {', '.join(self._lanes) or 'no sinks'}>"
+
+    # --- life cycle -------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._main_task is not None
+
+    @property
+    def accepting(self) -> bool:
+        """Whether effects may be released to it: from its start to the end of its drain."""
+        return self._accepting
+
+    async def __aenter__(self) -> Self:
+        """Starts it, and makes it the one that `after()` in this block finds."""
+        await self.start()
+        self._scope_before = enter_scope(self.open_scope())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drains and stops it."""
+        enter_scope(self._scope_before)
+        await self.stop()
+
+    def __enter__(self) -> Self:
+        """Starts it on an asyncio loop in a thread of its own."""
+        with ExitStack() as stack:
+            portal = stack.enter_context(anyio.from_thread.start_blocking_portal("asyncio", name="sidefx"))
+            portal.call(self.start)
+            stack.callback(portal.call, self.stop)
+            self._threaded = stack.pop_all()
+        self._portal = portal
+        self._scope_before = enter_scope(self.open_scope())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drains and stops it, and ends its thread."""
+        enter_scope(self._scope_before)
+        self._portal = None
+        self._threaded.close()
+
+    async def start(self) -> None:
+        """Opens the sinks and starts the lanes, in a task of its own that no cancel scope of the caller reaches.
+
+        Raises:
+            SinkStartError: a sink could not be opened; those before it have been closed again.
+            NotRunningError: it is running already.
+        """
+        if self.running:
+            msg = f"{self!r} is running already; one runtime runs once at a time"
+            raise NotRunningError(msg)
+        self._started = anyio.Event()
+        self._stopping = anyio.Event()
+        self._start_error: Exception | None = None
+        self._main_task = BackgroundTask(self._main, name=f"sidefx {self.name}")
+        try:
+            await self._started.wait()
+        except BaseException:
+            await self.stop()
+            raise
+        if self._start_error is not None:
+            raise self._start_error
+
+    async def stop(self) -> None:
+        """Drains, cancels and lists what is left, and closes the sinks. Idempotent."""
+        with anyio.CancelScope(shield=True):  # each step is bounded by drain_timeout; the cancellation goes on after it
+            await self.drain()
+            if (main := self._main_task) is not None:
+                self._stopping.set()
+                await main.finished()
+
+    async def drain(self) -> None:
+        """Waits up to `drain_timeout` seconds until nothing is queued or running, then takes no more.
+
+        What effects schedule meanwhile is waited for as well. Idempotent.
+        """
+        if not self._accepting:
+            return
+        with anyio.move_on_after(self.options.drain_timeout), self._hurried():
+            await self._dispatcher.settled()
+        self._accepting = False
+        withdraw(self)
+
+    async def _main(self) -> None:
+        try:
+            async with AsyncioHost(self._threads) as host, anyio.create_task_group() as homes:
+                closing = anyio.Event()
+                try:
+                    for name in self._sinks:
+                        await homes.start(self._keep_open, name, host, closing)
+                except Exception as error:  # noqa: BLE001 - start() raises it
+                    self._start_error = error
+                else:
+                    await self._work()
+                closing.set()
+                homes.cancel_scope.deadline = anyio.current_time() + self.options.drain_timeout
+            if homes.cancel_scope.cancelled_caught:
+                _log.error("closing the sinks took longer than %g s and was given up", self.options.drain_timeout)
+        finally:
+            self._main_task = None
+            self._started.set()
+
+    async def _work(self) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._open_lanes(tasks)
+                self._started.set()
+                await self._stopping.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._accepting = False
+            withdraw(self)
+            self._dispatcher.close()
+            self._abandon()
+            self._reporter.ended()
+
+    def _open_lanes(self, tasks: TaskGroup) -> None:
+        self._dispatcher.open()
+        self._callables.open(tasks)
+        for lane in self._lanes.values():
+            lane.open()
+            for _ in range(lane.options.concurrency):
+                tasks.start_soon(lane.run, name=f"sidefx lane {lane.name}")
+        tasks.start_soon(self._dispatcher.run, name="sidefx dispatcher")
+        self._accepting = True
+        announce(self)
+
+    def _abandon(self) -> None:
+        for lane in self._lanes.values():
+            lane.abandon()
+        self._callables.abandon()
+
+    async def _keep_open(
+        self, name: str, host: AsyncioHost, closing: anyio.Event, *, task_status: TaskStatus[None]
+    ) -> None:
+        """Holds one sink open, so that it is entered and left by one task, and a slow one delays no other."""
+        sink = self._sinks[name]
+        caller = host.call if self._specs[name].asyncio_only and not runs_on_asyncio() else in_threads(self._threads)
+        self._callers[name] = caller
+        try:
+            async with opened(sink, caller):
+                task_status.started()
+                await closing.wait()
+        except Exception as error:
+            if not closing.is_set():
+                msg = f"sinks.{name}: {type(sink).__qualname__} could not be opened: {summary_of(error)}"
+                raise SinkStartError(msg) from error
+            _log.error("sinks.%s could not be closed: %s\n%s", name, summary_of(error), indented_traceback(error))  # noqa: TRY400
+
+    async def _deliver(self, name: str, payload: Any) -> None:
+        await self._callers[name](self._specs[name].deliver, payload)
+
+    # --- what users call --------------------------------------------------------------------------
+
+    def scope(self, name: str | None = None) -> ScopeBlock:
+        """A unit of work of one's own: `async with fx.scope("nightly-import"):`, or `with`.
+
+        What `after()` schedules within it starts when the block is left; `when="success"` holds
+        where its body did not raise.
+        """
+        return ScopeBlock(self, name)
+
+    async def emit(self, event: Event) -> None:
+        """Queues the event now, without waiting for a response; returns when it is queued.
+
+        Where a lane with `when_full = "block"` is full, it waits for room.
+
+        Raises:
+            NotRunningError: the runtime is not running.
+            TypeError: it is no event.
+        """
+        if not isinstance(event, Event):
+            msg = f"emit() takes an Event, not {type(event).__qualname__}; use after() for callables"
+            raise TypeError(msg)
+        if not self._accepting:
+            msg = f"emit({event.kind}): {self!r} is not running; use `async with`"
+            raise NotRunningError(msg)
+        effect = Effect(event=event)
+        if (scope := current_scope()) is not None:
+            effect.bind(scope.request)
+        effect.held = True
+        self._dispatcher.join(effect)
+        self._dispatcher.route(effect)
+        await self._room(effect)
+
+    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the contract's name
+        """Returns when all that was accepted before it, and what that has scheduled, has settled.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: that did not happen in time; nothing is cancelled.
+            NotRunningError: the runtime is not running.
+            SidefxError: called from inside an effect, which would wait for itself.
+        """
+        if running_effect.get() is not None:
+            msg = "flush() was called from inside an effect: it would wait for itself"
+            raise SidefxError(msg)
+        if not self._accepting:
+            msg = f"flush(): {self!r} is not running"
+            raise NotRunningError(msg)
+        cohorts = self._dispatcher.cut()
+        with anyio.move_on_after(math.inf if timeout is None else timeout) as bounds, self._hurried():
+            for cohort in cohorts:
+                await cohort.settled()
+        self._dispatcher.retire(cohorts)
+        if bounds.cancelled_caught:
+            lanes = {**self._sink_stats(), "callables": self._callable_stats()}
+            left = ", ".join(f"{name}: {n}" for name, lane in lanes.items() if (n := lane.queued + lane.in_flight))
+            msg = f"flush(): not settled within {timeout:g} s ({left or 'nothing left by now'})"
+            raise TimeoutError(msg)
+
+    def flush_blocking(self, timeout: float | None = None) -> None:
+        """`flush` for synchronous programs, under `with SideEffects(...)`."""
+        if self._portal is None:
+            msg = "flush_blocking() is for `with SideEffects(...)`; in asynchronous code await flush()"
+            raise NotRunningError(msg)
+        self._portal.call(self.flush, timeout)
+
+    def bind(self, function: Callable[P, T]) -> Callable[P, T]:
+        """The function, made to run in the scope of this place: carries a scope into a thread by hand."""
+        scope = current_scope() or self.open_scope()
+
+        @functools.wraps(function)
+        def bound(*args: P.args, **kwargs: P.kwargs) -> T:
+            before = enter_scope(scope)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                enter_scope(before)
+
+        return bound
+
+    async def replay(
+        self, *, sink: str | None = None, kind: str | None = None, ids: Collection[UUID] | None = None
+    ) -> int:
+        """Sends dead letters that match all that is given to their sinks again, and says how many.
+
+        Each leaves the dead letters; where it fails again, it comes back.
+
+        Raises:
+            NotRunningError: the runtime is not running.
+        """
+        if not self._accepting:
+            msg = f"replay(): {self!r} is not running"
+            raise NotRunningError(msg)
+        letters = self.dead_letters.take(sink=sink, kind=kind, ids=ids)
+        for letter in letters:
+            effect = Effect(event=letter.event, request=letter.event.request)
+            self._dispatcher.join(effect)
+            self._lanes[letter.sink].offer(effect, held=True)
+            effect.cohort.leave()  # type: ignore[union-attr]  # join() gave it one
+        for name in {letter.sink for letter in letters}:
+            await self._lanes[name].room()
+        return len(letters)
+
+    def stats(self) -> Stats:
+        """Counts of every lane, at this moment."""
+        return Stats(
+            sinks=self._sink_stats(),
+            callables=self._callable_stats(),
+            unrouted=dict(self._dispatcher.unrouted),
+            dead_letters=dict(Counter(letter.sink for letter in self.dead_letters)),
+            abandoned_threads=self._threads.abandoned,
+        )
+
+    def health(self) -> Health:
+        """`degraded` where a breaker is not closed or there are dead letters of the last five minutes."""
+        reasons = [
+            f"sinks.{name}: breaker {sink.breaker}"
+            for name, sink in self._sink_stats().items()
+            if sink.breaker != "closed"
+        ]
+        since = datetime.now(UTC) - _RECENT
+        recent = Counter(letter.sink for letter in self.dead_letters if letter.at > since)
+        reasons += [f"sinks.{name}: {count} dead letter(s) in the last 5 minutes" for name, count in recent.items()]
+        return Health("degraded" if reasons else "ok", tuple(reasons))
+
+    def _sink_stats(self) -> dict[str, SinkStats]:
+        return {
+            name: snapshot(lane.ledger, queued=lane.queued, breaker=lane.breaker.state)
+            for name, lane in self._lanes.items()
+        }
+
+    def _callable_stats(self) -> SinkStats:
+        return snapshot(self._callables.ledger, queued=self._callables.queued)
+
+    # --- what scopes and adapters call ------------------------------------------------------------
+
+    def release(self, effects: Sequence[Effect]) -> None:
+        """Starts what may start, in order. Safe from any thread; never blocks, never raises."""
+        self._dispatcher.submit(effects)
+        if not self.running:  # a request that outlived the runtime: counted as dropped, and listed
+            self._dispatcher.close()
+            self._abandon()
+            self._reporter.ended()
+
+    async def hold(self, effects: Sequence[Effect]) -> None:
+        """Keeps a finished request until the lanes that its effects went to have room (`when_full = "block"`)."""
+        if any(lane.blocks for lane in self._lanes.values()) and self._accepting:
+            await self._dispatcher.routed()
+            for effect in effects:
+                await self._room(effect)
+
+    async def finish(self, scope: Scope, *, succeeded: bool) -> None:
+        """Closes the scope and waits, up to `drain_timeout`, until its effects have settled.
+
+        For servers that tell nobody when they end: there, only the request itself can wait.
+        """
+        cohort = self._dispatcher.new_cohort()
+        scope.close(succeeded=succeeded, cohort=cohort)
+        self._dispatcher.take_in()
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self.options.drain_timeout), self._hurried():
+            await cohort.settled()
+        self._dispatcher.retire([cohort])
+
+    async def _room(self, effect: Effect) -> None:
+        if effect.event is not None:
+            for lane in self._dispatcher.lanes_of(type(effect.event)):
+                if lane.blocks:
+                    await lane.room()
+
+    def open_scope(self) -> Scope:
+        """A scope that is over already: what it is given is released at once, to this runtime."""
+        scope = Scope(self, name=self.name)
+        scope.close()
+        return scope
+
+    @contextmanager
+    def _hurried(self) -> Iterator[None]:
+        """Meanwhile no batch waits for more events."""
+        with ExitStack() as stack:
+            for lane in self._lanes.values():
+                stack.enter_context(lane.hurried())
+            yield
+
+
+class ScopeBlock:
+    """What `SideEffects.scope()` gives: a block whose effects start when it is left."""
+
+    def __init__(self, runtime: SideEffects, name: str | None) -> None:
+        self._runtime = runtime
+        self._name = name
+        self._before: Scope | None = None
+
+    def __enter__(self) -> Scope:
+        outer = current_scope()
+        self._scope = Scope(self._runtime, name=self._name, request=outer.request if outer is not None else None)
+        self._before = enter_scope(self._scope)
+        return self._scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        enter_scope(self._before)
+        self._scope.close(succeeded=error is None)
+
+    async def __aenter__(self) -> Scope:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        enter_scope(self._before)
+        await self._runtime.hold(self._scope.close(succeeded=error is None, held=True))

@@ -1,0 +1,294 @@
+"""`after()` and `Scope`: what is scheduled under a unit of work waits until that work is over."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections import deque
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Protocol, get_args
+
+from sidefx.effect import Effect, When, describe, site_of
+from sidefx.errors import NotRunningError
+from sidefx.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sidefx.cohort import Cohort
+    from sidefx.request import RequestInfo
+
+_WHEN = frozenset(get_args(When))
+
+
+class Releaser(Protocol):
+    """What a scope hands its effects to: a runtime."""
+
+    @property
+    def accepting(self) -> bool:
+        """Whether effects may still be released to it: from its start to the end of its drain."""
+        ...
+
+    def release(self, effects: Sequence[Effect]) -> None:
+        """Starts what may start, in order. Safe from any thread; never blocks, never raises."""
+        ...
+
+
+class Recorder(Protocol):
+    """What takes effects in place of a runtime: `sidefx.testing.capture()`."""
+
+    def record(self, effects: Sequence[Effect]) -> None:
+        """Takes what would have been released."""
+        ...
+
+
+class Scope:
+    """A unit of work — a request, a job, a message — whose effects wait until it is over.
+
+    Effects may be added from any thread. Once closed it lets everything through at once.
+    """
+
+    __slots__ = ("_closed", "_make_request", "_request", "_runtime", "_succeeded", "_waiting", "name")
+
+    def __init__(
+        self,
+        runtime: Releaser,
+        *,
+        name: str | None = None,
+        request: RequestInfo | None = None,
+        make_request: Callable[[], RequestInfo] | None = None,
+    ) -> None:
+        self.name = name
+        self._runtime = runtime
+        self._request = request
+        self._make_request = make_request
+        self._waiting: deque[Effect] = deque()
+        self._closed = False
+        self._succeeded = True
+
+    @property
+    def request(self) -> RequestInfo | None:
+        """The request that this scope is, or lies in; made when first asked for."""
+        if self._make_request is not None:
+            self._request = self._make_request()
+            self._make_request = None
+        return self._request
+
+    @property
+    def request_made(self) -> bool:
+        """Whether anybody has asked for the request yet."""
+        return self._request is not None
+
+    def add(self, effect: Effect) -> None:
+        """Keeps it until the scope is closed; lets it through where it is already.
+
+        Raises:
+            NotRunningError: the scope is closed and its runtime takes no more.
+        """
+        if self._closed and not self._runtime.accepting and not _recorders:
+            effect.discard()
+            msg = f"after({effect.label}): the runtime of this scope has ended its drain and takes no more effects"
+            raise NotRunningError(msg)
+        self._waiting.append(effect)
+        if self._closed:  # looked at after appending: whoever closes meanwhile finds it there, or we do
+            self._let_through()
+
+    def close(self, *, succeeded: bool = True, cohort: Cohort | None = None, held: bool = False) -> list[Effect]:
+        """The work is over: lets through what its outcome allows, in order, and returns that.
+
+        `cohort` and `held` say who waits for these effects; see there.
+        """
+        self._succeeded = succeeded
+        self._closed = True
+        return self._let_through(cohort, held=held)
+
+    def _let_through(self, cohort: Cohort | None = None, *, held: bool = False) -> list[Effect]:
+        effects: list[Effect] = []
+        while True:
+            try:
+                effect = self._waiting.popleft()
+            except IndexError:
+                break
+            if effect.when == "always" or (effect.when == "success") is self._succeeded:
+                effect.held = held
+                effect.cohort = cohort or effect.cohort
+                effects.append(effect)
+            else:
+                effect.discard()
+        if effects:
+            release(self._runtime, effects)
+        return effects
+
+
+_current: ContextVar[Scope | None] = ContextVar("sidefx_scope", default=None)
+running_effect: ContextVar[Effect | None] = ContextVar("sidefx_effect", default=None)
+"""The callable that is running in this context, if any."""
+
+_running: list[Releaser] = []
+_recorders: list[Recorder] = []
+
+
+def current_scope() -> Scope | None:
+    """The scope of this context."""
+    return _current.get()
+
+
+def enter_scope(scope: Scope | None) -> Scope | None:
+    """Makes it the current one of this context and returns the one before.
+
+    To leave it, enter the one before. A token is of no use here: it cannot be reset in another
+    context, which is where generators and worker threads may find themselves.
+    """
+    before = _current.get()
+    _current.set(scope)
+    return before
+
+
+def release(runtime: Releaser, effects: Sequence[Effect]) -> None:
+    """Hands effects to the runtime, or to the innermost recorder while there is one."""
+    if _recorders:
+        _recorders[-1].record(effects)
+    else:
+        runtime.release(effects)
+
+
+def announce(runtime: Releaser) -> None:
+    """The runtime has started: `after()` without a scope may find it."""
+    _running.append(runtime)
+
+
+def withdraw(runtime: Releaser) -> None:
+    """The runtime has ended."""
+    if runtime in _running:
+        _running.remove(runtime)
+
+
+def start_recording(recorder: Recorder) -> None:
+    """From now on, in every thread, effects go to the recorder."""
+    _recorders.append(recorder)
+
+
+def stop_recording(recorder: Recorder) -> None:
+    """Ends `start_recording`."""
+    _recorders.remove(recorder)
+
+
+def is_recording() -> bool:
+    """Whether effects go to a recorder, so that no runtime is needed."""
+    return bool(_recorders)
+
+
+def request() -> RequestInfo | None:
+    """The request that the running code or effect belongs to; None outside of one.
+
+    Inside an effect it is complete: status, duration and outcome of the response included.
+    """
+    scope = _current.get()
+    return None if scope is None else scope.request
+
+
+def after(
+    effect: Event | Callable[..., Any] | Awaitable[Any],
+    *args: Any,
+    when: When = "always",
+    name: str | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Schedules a side effect for when the response is over.
+
+    Args:
+        effect: an `Event` for the sinks, a sync or async callable, or an awaitable.
+        *args: what the callable is called with.
+        when: `always`; on `success` (a status below 400 was sent and the app did not raise); or on `error`.
+        name: what logs and statistics call it; by default the event's kind or the function's name.
+        timeout: seconds. Of a callable or awaitable, until it is cancelled (default: `callables.timeout`);
+            of an event, for all attempts of each sink, where that is shorter than the sink's deadline.
+
+    Outside of a request the effect is released at once to the runtime that is running.
+
+    Raises:
+        TypeError: `effect` is none of these, or arguments were given to what is not called.
+        ValueError: `when` or `timeout` has no such value.
+        NotRunningError: there is no running `SideEffects`, several without a scope, or its drain has ended.
+    """
+    scheduled = _effect_of(effect, args, when, name, timeout)
+    scheduled.site = site_of(sys._getframe(1))  # noqa: SLF001 - the documented way to the caller's line
+    if (parent := running_effect.get()) is not None:
+        scheduled.cohort = parent.cohort
+    scope = _current.get()
+    if scope is None:
+        try:
+            release(_the_one_runtime(scheduled), (scheduled,))
+        except NotRunningError:
+            scheduled.discard()
+            raise
+        return
+    scheduled.bind(scope.request)
+    scope.add(scheduled)
+
+
+def _effect_of(
+    effect: object, args: tuple[Any, ...], when: When, name: str | None, timeout: float | None
+) -> Effect:
+    try:
+        _check(effect, args, when, timeout)
+    except (TypeError, ValueError):
+        if inspect.iscoroutine(effect):
+            effect.close()
+        raise
+    if isinstance(effect, Event):
+        return Effect(event=effect, when=when, name=name, timeout=timeout)
+    context = copy_context()
+    if callable(effect):
+        return Effect(call=effect, args=args, context=context, when=when, name=name, timeout=timeout)
+    return Effect(awaitable=effect, context=context, when=when, name=name, timeout=timeout)  # type: ignore[arg-type]  # checked: it is awaitable
+
+
+def _check(effect: object, args: tuple[Any, ...], when: str, timeout: float | None) -> None:
+    if when not in _WHEN:
+        msg = f"after(when={when!r}): when is one of 'always', 'success' and 'error'"
+        raise ValueError(msg)
+    if timeout is not None and not 0 < timeout < math.inf:
+        msg = f"after(timeout={timeout!r}): timeout is a number of seconds above 0"
+        raise ValueError(msg)
+    if isinstance(effect, type) and issubclass(effect, Event):
+        msg = f"after() takes an instance of {effect.__qualname__}, not the class; write after({effect.__qualname__}(...))"
+        raise TypeError(msg)
+    if isinstance(effect, Event) or not callable(effect):
+        if not isinstance(effect, Event) and not inspect.isawaitable(effect):
+            hint = "; was the function called by mistake? Write after(function, argument)" if effect is None else ""
+            msg = f"after() takes an Event, a callable or an awaitable, not {describe(effect)}{hint}"
+            raise TypeError(msg)
+        if args:
+            msg = f"after({describe(effect)}): arguments are for callables; an event or an awaitable takes none"
+            raise TypeError(msg)
+
+
+def _the_one_runtime(effect: Effect) -> Releaser:
+    if _recorders or len(_running) == 1:
+        return _running[0] if _running else _NOBODY
+    if not _running:
+        msg = (
+            f"after({effect.label}): no SideEffects is running here. Wrap the app in "
+            "sidefx.asgi.SideEffectsMiddleware and start it, or use `async with SideEffects(...)`; "
+            "in tests, use sidefx.testing.capture()"
+        )
+        raise NotRunningError(msg)
+    msg = (
+        f"after({effect.label}): {len(_running)} runtimes are running and this thread or task belongs to none; "
+        "carry the scope into it with fx.bind(function)"
+    )
+    raise NotRunningError(msg)
+
+
+class _Nobody:
+    """Stands where only a recorder listens."""
+
+    accepting = False
+
+    def release(self, effects: Sequence[Effect]) -> None:
+        raise NotImplementedError
+
+
+_NOBODY = _Nobody()

@@ -1,0 +1,139 @@
+"""Worker threads for synchronous code, which never keep the process alive.
+
+anyio's own worker threads are joined when the interpreter exits, so one that hangs would keep the
+process from ending; these are daemonic, and one whose caller has given up is left to itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from sidefx.errors import SidefxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_IDLE_SECONDS = 10.0
+
+
+class TooManyHungThreadsError(SidefxError):
+    """So many abandoned calls are still hanging in their threads that no more are started."""
+
+
+def soon_in_this_loop() -> Callable[[Callable[[], object]], object]:
+    """A function that other threads may call to have something called in the running event loop."""
+    token: Any = anyio.lowlevel.current_token().native_token
+    # asyncio's token is the loop, trio's a TrioToken: asking it, not importing either
+    soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
+    return soon  # type: ignore[no-any-return]
+
+
+class DaemonThreads:
+    """A pool that grows as needed and shrinks when idle."""
+
+    def __init__(self, *, max_abandoned: int = 64) -> None:
+        self._idle: deque[_Worker] = deque()
+        self._max_abandoned = max_abandoned
+        self._lock = threading.Lock()
+        self._abandoned = 0
+
+    @property
+    def abandoned(self) -> int:
+        """Calls whose caller has given up and which still run."""
+        return self._abandoned
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls the function in a thread, in a copy of this context, and returns or raises what it does.
+
+        When cancelled, it leaves the call to itself and returns at once.
+
+        Raises:
+            TooManyHungThreadsError: too many abandoned calls have not come back.
+        """
+        if self._abandoned >= self._max_abandoned:
+            msg = f"{self._abandoned} abandoned synchronous calls still hang in their threads; no more are started"
+            raise TooManyHungThreadsError(msg)
+        job = _Job(self, function, args)
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = _Worker(self._idle)
+            worker.start()
+        worker.jobs.put(job)
+        try:
+            await job.done.wait()
+        except BaseException:
+            job.abandon()
+            raise
+        if job.error is not None:
+            try:
+                raise job.error
+            finally:
+                job.error = None  # or the traceback would hold the job, and the job the traceback
+        return job.result
+
+    def _count(self, change: int) -> None:
+        self._abandoned += change
+
+
+class _Job:
+    def __init__(self, pool: DaemonThreads, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._pool = pool
+        self._function = function
+        self._args = args
+        self._context = copy_context()
+        self._soon = soon_in_this_loop()
+        self._finished = False
+        self._abandoned = False
+        self.done = anyio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._context.run(self._function, *self._args)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
+            self.error = error
+        with self._pool._lock:  # noqa: SLF001 - the same module
+            self._finished = True
+            if self._abandoned:
+                self._pool._count(-1)  # noqa: SLF001
+                return
+        try:
+            self._soon(self.done.set)
+        except RuntimeError:  # the loop has gone, and with it whoever waited
+            pass
+
+    def abandon(self) -> None:
+        with self._pool._lock:  # noqa: SLF001
+            if not self._finished:
+                self._abandoned = True
+                self._pool._count(+1)  # noqa: SLF001
+
+
+class _Worker(threading.Thread):
+    def __init__(self, idle: deque[_Worker]) -> None:
+        super().__init__(name="sidefx-worker", daemon=True)
+        self._idle = idle
+        self.jobs: SimpleQueue[_Job] = SimpleQueue()
+
+    def run(self) -> None:
+        while True:
+            try:
+                job = self.jobs.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                try:
+                    self._idle.remove(self)
+                except ValueError:  # somebody has just taken it, and a job is on its way
+                    continue
+                return
+            job.run()
+            del job
+            self._idle.append(self)
