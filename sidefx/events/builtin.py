@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sidefx.events.event import Event
 
@@ -21,6 +21,10 @@ def _identifier(value: object) -> object:
 
 def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+def _none_if_empty(value: str | None) -> str | None:
+    return value or None
 
 
 Identifier = Annotated[str, BeforeValidator(_identifier)]
@@ -53,8 +57,8 @@ class TrackEvent(Event, kind="track"):
 
     event: Annotated[str, Field(min_length=1)]
     """The event's name, such as `Order Completed`."""
-    user_id: Identifier | None = None
-    anonymous_id: Identifier | None = None
+    user_id: Annotated[Identifier | None, AfterValidator(_none_if_empty)] = None
+    anonymous_id: Annotated[Identifier | None, AfterValidator(_none_if_empty)] = None
     properties: dict[str, Any] = Field(default_factory=dict)
     context: dict[str, Any] = Field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -59,12 +60,13 @@ def _masked(value: Any, path: list[str]) -> Any:
     return value
 
 
+@lru_cache(maxsize=1_024)
 def _field_mask(model: type[BaseModel], name: str) -> Any:
     """What stands in a declared field for a masked value, such that the model stays valid."""
     field = model.model_fields[name]
-    candidates = (MASK, None, {}, (MASK,), ()) if field.is_required() else (MASK, None, field.get_default())
+    candidates = [MASK, None] if field.is_required() else [MASK, None, field.get_default(call_default_factory=True)]
     adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
-    for candidate in candidates:
+    for candidate in [*candidates, (MASK,), {}]:
         try:
             return adapter.validate_python(candidate)
         except ValidationError:
