@@ -1,0 +1,255 @@
+"""What the sinks that speak HTTP share: a client with sane bounds, and errors that the lane understands.
+
+The only module that imports httpx, so that its API-equal successor is a change of one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Container, Iterable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Annotated, TypeAlias
+
+import httpx
+from pydantic import AfterValidator, Field, SecretStr
+
+from sidefx import PermanentError, TransientError
+
+Client: TypeAlias = httpx.AsyncClient
+Response: TypeAlias = httpx.Response
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds: the most that a receiver's `Retry-After` is believed."""
+MAX_ANSWER_BYTES = 65_536
+"""Of an answer's body; a longer one is cut off by closing the connection."""
+
+# The lane's `timeout` bounds a call; these bounds only end what its cancellation would not reach.
+_TIMEOUT = httpx.Timeout(300.0, connect=60.0)
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+
+# RFC 9110, section 15: what says "later". The other 5xx are added below, but for the two that never change.
+_TRANSIENT = frozenset({408, 425, 429})
+_PERMANENT_5XX = frozenset({501, 505})
+_REMEDIES = {
+    400: "it does not take the request as it is: check that url and format are those of this receiver",
+    401: "check the key or the Authorization header",
+    403: "check that the key or the Authorization header permits this",
+    404: "check url",
+    405: "check url: nothing takes this method there",
+    407: "check the proxy's credentials",
+    410: "the receiver is gone for good: remove this sink or change its url",
+    413: "the request is too large for it",
+    415: "it does not take this content type: check url and format",
+}
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.1: a token
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?")  # section 5.5, ASCII alone
+_FRAMING = frozenset({"connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"})
+
+
+def checked_url(url: str) -> str:
+    """The url itself, where it is an absolute one of http or https.
+
+    Raises:
+        ValueError: it is not; the message does not repeat it, for a url can be a secret.
+    """
+    try:
+        parts = httpx.URL(url)
+        absolute = parts.scheme in {"http", "https"} and bool(parts.host)
+    except httpx.InvalidURL:
+        absolute = False
+    if not absolute:
+        msg = "not an absolute http(s) URL; write it as https://host/path"
+        raise ValueError(msg)
+    return url
+
+
+Url = Annotated[str, AfterValidator(checked_url), Field(json_schema_extra={"format": "uri"})]
+"""An absolute http(s) URL, for a sink's settings; its constructor calls `checked_url` for those who call it in code."""
+
+
+def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterable[str] = ()) -> dict[str, str]:
+    """The configured headers with their values laid open, for `open_client`.
+
+    `reserved` are the names, in lower case, that the sink sets itself.
+
+    Raises:
+        ValueError: a name or value that could break out of its header, or one that is not the user's
+            to set; the message names the header and never its value.
+    """
+    taken = _FRAMING.union(reserved)
+    opened = {}
+    for name, secret in (headers or {}).items():
+        value = secret.get_secret_value()
+        if not _HEADER_NAME.fullmatch(name):
+            msg = f"headers: {name!r} is not a header name"
+            raise ValueError(msg)
+        if name.lower() in taken:
+            msg = f"headers: {name} is set by the sink itself; remove it"
+            raise ValueError(msg)
+        if not _HEADER_VALUE.fullmatch(value):
+            msg = f"headers: the value of {name} is empty, or is not one line of ASCII text"
+            raise ValueError(msg)
+        opened[name] = value
+    return opened
+
+
+def open_client(
+    *,
+    base_url: str = "",
+    headers: Mapping[str, str] | None = None,
+    auth: tuple[str, str] | None = None,
+    verify: ssl.SSLContext | bool = True,
+    proxy: str | None = None,
+) -> Client:
+    """A client for asyncio and trio; whoever opens it awaits its `aclose()`.
+
+    It follows no redirects, keeps no cookies and asks for uncompressed answers. `auth` is user and
+    password of HTTP Basic. Without `proxy`, the usual `HTTPS_PROXY` and `NO_PROXY` are honoured.
+    """
+    fields = httpx.Headers({"User-Agent": "sidefx", "Accept-Encoding": "identity"})
+    fields.update(headers)  # whatever the case of their names
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers=fields,
+        auth=auth,
+        verify=verify,
+        proxy=proxy,
+        timeout=_TIMEOUT,
+        limits=_LIMITS,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+    )
+
+
+async def request(
+    client: Client,
+    method: str,
+    url: str,
+    *,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    accept: Container[int] = (),
+) -> Response:
+    """Send one request; return the answer where its status is 2xx or in `accept`.
+
+    The answer's status and headers can be read; its body has been discarded.
+
+    Raises:
+        TransientError: 408, 425, 429, a 5xx (with its `Retry-After`), or no answer at all.
+        PermanentError: any other status, redirects included, or a URL that cannot be one.
+    """
+    ours = _in_our_request.set(True)
+    try:
+        async with client.stream(method, url, content=content, headers=headers) as response:
+            await _discard_body(response)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        msg = f"{method} was not sent: the url is not an http(s) URL"
+        raise PermanentError(msg) from None
+    except (httpx.RequestError, OSError) as error:
+        # Not chained: the text of a protocol error can quote a header's value.
+        msg = f"{method} {_host(client, url)} failed: {_transport_reason(error)}"
+        raise TransientError(msg) from None
+    finally:
+        _in_our_request.reset(ours)
+    if response.is_success or response.status_code in accept:
+        return response
+    raise _status_error(method, response)
+
+
+async def reach(client: Client, url: str) -> None:
+    """Whether somebody speaks HTTP there, of whatever status; creates nothing: `HEAD` of the host's root.
+
+    Raises:
+        TransientError: nobody does; the message names the host and what failed.
+    """
+    await request(client, "HEAD", str(httpx.URL(url).copy_with(raw_path=b"/")), accept=range(1000))
+
+
+def retry_after(response: Response) -> float | None:
+    """Seconds to wait by its `Retry-After` (RFC 9110, section 10.2.3), from 0 to `MAX_RETRY_AFTER`.
+
+    None where it has none that can be understood. A date is measured against the answer's own
+    `Date`, so that the two clocks need not agree.
+    """
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER)
+    if (then := _http_date(value)) is None:
+        return None
+    now = _http_date(response.headers.get("date", "")) or datetime.now(UTC)
+    return min(max((then - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # the asctime form names no zone: it is UTC
+
+
+def _status_error(method: str, response: Response) -> PermanentError | TransientError:
+    status = response.status_code
+    try:
+        phrase = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = str(status)  # the receiver's own phrase stays out of our logs
+    answered = f"{method} {response.url.netloc.decode()} answered {phrase}"
+    if status in _TRANSIENT or (response.is_server_error and status not in _PERMANENT_5XX):
+        return TransientError(answered, retry_after=retry_after(response))
+    if response.is_redirect:
+        return PermanentError(f"{answered}: redirects are not followed; set url to where it really is")
+    return PermanentError(f"{answered}: {_REMEDIES.get(status, 'it refused the request for good')}")
+
+
+def _transport_reason(error: Exception) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx.ProtocolError):
+        return "the connection was closed before the answer was complete, or the answer is not HTTP"
+    root: BaseException | None = error
+    while root is not None:
+        if isinstance(root, (socket.gaierror, ssl.SSLError)) and root.strerror:
+            return root.strerror
+        if isinstance(root, OSError) and root.errno:
+            return os.strerror(root.errno)
+        # trio's is a group of one error for each address of the host
+        root = root.exceptions[0] if isinstance(root, BaseExceptionGroup) else root.__cause__ or root.__context__
+    return "the connection broke"
+
+
+def _host(client: Client, url: str) -> str:
+    """Host and port alone: the rest of a URL can hold a password or be the secret itself."""
+    return client.base_url.join(url).netloc.decode()
+
+
+async def _discard_body(response: Response) -> None:
+    """Read a short body to its end, so that the connection can be used again; cut a long one off."""
+    try:
+        async for _ in response.aiter_raw():
+            if response.num_bytes_downloaded > MAX_ANSWER_BYTES:
+                # Read on: the iterators beneath have to end, which the closed connection makes them do.
+                await response.aclose()
+    except httpx.RequestError:
+        if not response.is_closed:
+            raise
+
+
+_in_our_request: ContextVar[bool] = ContextVar("sidefx_in_our_request", default=False)
+
+
+def _not_ours(_record: logging.LogRecord) -> bool:
+    return not _in_our_request.get()
+
+
+# httpx logs the whole URL of every request at INFO, and a webhook's URL is often its secret.
+logging.getLogger("httpx").addFilter(_not_ours)
