@@ -7,7 +7,6 @@ process from ending; these are daemonic, and one whose caller has given up is le
 from __future__ import annotations
 
 import threading
-from collections import deque
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,8 @@ class DaemonThreads:
     """A pool that grows as needed and shrinks when idle."""
 
     def __init__(self, *, max_abandoned: int = 64) -> None:
-        self._idle: deque[_Worker] = deque()
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()  # one for all threads: jobs start in the order they came
+        self._idle = threading.Semaphore(0)
         self._max_abandoned = max_abandoned
         self._lock = threading.Lock()
         self._abandoned = 0
@@ -61,12 +61,9 @@ class DaemonThreads:
             msg = f"{self._abandoned} abandoned synchronous calls still hang in their threads; no more are started"
             raise TooManyHungThreadsError(msg)
         job = _Job(self, function, args)
-        try:
-            worker = self._idle.pop()
-        except IndexError:
-            worker = _Worker(self._idle)
-            worker.start()
-        worker.jobs.put(job)
+        self._jobs.put(job)
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._work, name="sidefx-worker", daemon=True).start()
         try:
             await job.done.wait()
         except BaseException:
@@ -78,6 +75,18 @@ class DaemonThreads:
             finally:
                 job.error = None  # or the traceback would hold the job, and the job the traceback
         return job.result
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                if self._idle.acquire(blocking=False):
+                    return
+                continue  # somebody counts on this thread: a job is on its way
+            job.run()
+            del job
+            self._idle.release()
 
     def _count(self, change: int) -> None:
         self._abandoned += change
@@ -116,24 +125,3 @@ class _Job:
             if not self._finished:
                 self._abandoned = True
                 self._pool._count(+1)  # noqa: SLF001
-
-
-class _Worker(threading.Thread):
-    def __init__(self, idle: deque[_Worker]) -> None:
-        super().__init__(name="sidefx-worker", daemon=True)
-        self._idle = idle
-        self.jobs: SimpleQueue[_Job] = SimpleQueue()
-
-    def run(self) -> None:
-        while True:
-            try:
-                job = self.jobs.get(timeout=_IDLE_SECONDS)
-            except Empty:
-                try:
-                    self._idle.remove(self)
-                except ValueError:  # somebody has just taken it, and a job is on its way
-                    continue
-                return
-            job.run()
-            del job
-            self._idle.append(self)
