@@ -15,7 +15,7 @@ _RATE = re.compile(r"(\d+)\s*/\s*(s|min|h)")
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class BatchOptions(_Options):

@@ -43,7 +43,7 @@ def members(annotation: Any) -> list[Any]:
 def _step(annotation: Any, name: str | int, *, aliases: bool) -> list[Any]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     container = annotation if origin is None else origin
-    if container is object or not isinstance(container, type):
+    if container in {Any, object} or not isinstance(container, type):
         return [] if origin is Literal else [Any]
     if issubclass(container, BaseModel):
         fields = container.model_fields.items()

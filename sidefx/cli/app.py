@@ -1,0 +1,31 @@
+"""The command `sidefx` itself: its options, and the commands under it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from sidefx.cli.check import check
+from sidefx.cli.schema import schema
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("sidefx"), prog_name="sidefx")
+@click.option("--config", metavar="PATH", help="The configuration file. Default: SIDEFX_CONFIG, else ./sidefx.toml.")
+@click.pass_context
+def app(context: click.Context, config: str | None) -> None:
+    """Side effects after the response: look after their configuration.
+
+    Exit codes: 0 all is well, 1 a problem was found, 2 wrong usage or configuration.
+    """
+    context.obj = config
+    # So that `module:Name` finds the application whose folder this is, as `python -m` would.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+
+
+app.add_command(check)
+app.add_command(schema)

@@ -1,0 +1,7 @@
+"""Configuration: one TOML file and the environment, read, checked as a whole and made into sinks."""
+
+from sidefx.config.config import Config, load
+from sidefx.config.schema import json_schema
+from sidefx.problems import ConfigError, Problem
+
+__all__ = ["Config", "ConfigError", "Problem", "json_schema", "load"]

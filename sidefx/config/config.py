@@ -1,0 +1,91 @@
+"""`Config`: what a configuration file comes to, and `load`, which reads one or says all that is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidefx.config.sinks import Draft, draft_sink
+from sidefx.config.sources import Tree, merged
+from sidefx.config.substitution import substitute
+from sidefx.config.tables import validate
+from sidefx.options import RuntimeOptions
+from sidefx.problems import ConfigError, Problem, dotted, nearest
+from sidefx.routes import check_routes
+
+if TYPE_CHECKING:
+    import os
+
+    from sidefx.options import SinkOptions
+
+TABLES = ("runtime", "sinks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A configuration that has no mistakes: every sink is made, and none is open."""
+
+    sinks: dict[str, object] = field(repr=False)  # a sink's repr is its author's, and may show a secret
+    """The sinks by name, in the file's order."""
+    types: dict[str, str]
+    """Their types, as the file has them."""
+    options: dict[str, SinkOptions]
+    runtime: RuntimeOptions
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """The configuration in the TOML file `path`, overridden by `SIDEFX_…` environment variables.
+
+    Imports the modules of the sinks and calls their constructors; opens nothing.
+
+    Raises:
+        ConfigError: the file cannot be read, or has mistakes: all of them at once.
+    """
+    file = Path(path)
+    tree = merged(file)
+    resolved, unset = substitute(tree)
+    spoilt = {problem.path for problem in unset}
+    runtime, problems = validate(RuntimeOptions, _table(resolved, "runtime"), ("runtime",))
+    drafts = [draft_sink(name, table, spoilt) for name, table in _table(resolved, "sinks").items()]
+    problems += [problem for draft in drafts for problem in draft.problems]
+    problems += [*_check_tables(resolved), *_routes(drafts)]
+    # An unset variable leaves its text where it was, so what is found wrong with that text is no news.
+    problems = [*unset, *(problem for problem in problems if problem.path not in spoilt)]
+    if problems or runtime is None:
+        raise ConfigError(problems, source=str(file))
+    return Config(
+        sinks={draft.name: draft.sink for draft in drafts},
+        types={draft.name: draft.type for draft in drafts},
+        options={draft.name: draft.options for draft in drafts},
+        runtime=runtime,
+    )
+
+
+def _table(tree: Tree, name: str) -> dict[str, Any]:
+    table = tree.get(name, {})
+    return table if isinstance(table, dict) else {}
+
+
+def _check_tables(tree: Tree) -> list[Problem]:
+    problems = []
+    for name, value in tree.items():
+        path = dotted((name,))
+        if name == "journal":
+            problems.append(Problem(path, "the journal is not available in this version", "remove this table"))
+        elif name not in TABLES:
+            problems.append(
+                Problem(path, "unknown table" if isinstance(value, dict) else "unknown key", nearest(name, TABLES))
+            )
+        elif not isinstance(value, dict):
+            problems.append(
+                Problem(path, "has to be a table", f"write [{name}]" if name == "runtime" else "write [sinks.NAME]")
+            )
+    return problems
+
+
+def _routes(drafts: list[Draft]) -> list[Problem]:
+    """What is wrong between sinks, those that could not be made included as far as they are known."""
+    specs = {draft.name: draft.spec for draft in drafts if draft.spec is not None}
+    options = {draft.name: draft.options for draft in drafts if draft.spec is not None}
+    return check_routes(specs, options, unbuilt=[draft.name for draft in drafts])
