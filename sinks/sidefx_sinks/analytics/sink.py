@@ -162,7 +162,7 @@ class Analytics:
         return None if max_body_bytes is None else max_body_bytes - len(body(self._envelope(), ()))
 
     def _envelope(self) -> dict[str, object]:
-        return self._preset.envelope(self._key, datetime.now(UTC))
+        return self._preset.envelope(self._key.get_secret_value(), datetime.now(UTC))
 
     def _opened(self) -> _http.Client:
         if self._client is None:
@@ -189,8 +189,9 @@ def _address(url: str, path: str) -> str:
     return url.rstrip("/") + path
 
 
-def _checked_key(name: str, preset: Preset, write_key: SecretStr | None) -> str:
-    key = write_key.get_secret_value() if write_key else ""
+def _checked_key(name: str, preset: Preset, write_key: SecretStr | None) -> SecretStr:
+    secret = write_key or SecretStr("")
+    key = secret.get_secret_value()
     if preset.needs_key and not key:
         msg = f"write_key: the preset {name} needs the project's key"
         raise ValueError(msg)
@@ -200,4 +201,4 @@ def _checked_key(name: str, preset: Preset, write_key: SecretStr | None) -> str:
     if not key.isascii() or not key.isprintable() or ":" in key or " " in key:
         msg = "write_key: holds a character that no key has, such as a space, a colon or a line break"
         raise ValueError(msg)
-    return key
+    return secret
