@@ -26,6 +26,7 @@ _CONFIG = Path("config.example.toml")
 _PORT = 8000
 _ORDERS = 200
 _DRAIN_SECONDS = 1
+_RESET_SECONDS = 3
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -66,6 +67,8 @@ async def _run(options: argparse.Namespace, listener: socket.socket, folder: Pat
 
     if not options.once:  # whoever presses Ctrl-C while a sink hangs should not wait for it
         os.environ.setdefault("SIDEFX_RUNTIME__DRAIN_TIMEOUT", str(_DRAIN_SECONDS))
+        for sink in ("AUDIT", "ANALYTICS", "EMAIL"):  # nor wait half a minute for a sink that works again
+            os.environ.setdefault(f"SIDEFX_SINKS__{sink}__BREAKER__RESET", str(_RESET_SECONDS))
     async with staged(options.config, listener, folder) as stage:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             if options.once:

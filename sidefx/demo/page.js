@@ -163,7 +163,7 @@ function showSinks(state) {
   $("health").textContent = status;
   $("health").classList.toggle("bad", status !== "ok");
   const open = state.sinks.some((sink) => sink.breaker !== "closed");
-  const hint = open ? "; an open breaker lets one attempt through after its reset time, 30 s unless configured" : "";
+  const hint = open ? "; an open breaker lets one attempt through after its reset time, 3 s in this demo" : "";
   $("health-reasons").textContent = reasons.join("; ") + hint;
 }
 
