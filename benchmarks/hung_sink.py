@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from sidefx import AuditEvent, RuntimeOptions, SideEffects, after, audit
 from sidefx.asgi import SideEffectsMiddleware
@@ -28,7 +29,7 @@ APPS = ("healthy", "healthy_again", "hung")
 
 
 async def _healthy(event: AuditEvent) -> None:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
 
 
 async def _hung(event: AuditEvent) -> None:

@@ -1,8 +1,8 @@
 """A FastAPI app with an audit log, a sink of its own, and a function after the response.
 
-    pip install 'sidefx[audit,cli]' fastapi uvicorn
-    cd examples && sidefx check sidefx.toml && uvicorn shop:app
-    curl -X POST 'http://127.0.0.1:8000/orders?sku=tea'
+pip install 'sidefx[audit,cli]' fastapi uvicorn
+cd examples && sidefx check sidefx.toml && uvicorn shop:app
+curl -X POST 'http://127.0.0.1:8000/orders?sku=tea'
 """
 
 from __future__ import annotations

@@ -136,7 +136,9 @@ def test_an_event_goes_to_json_and_back(event: Event) -> None:
 
 def test_values_that_json_does_not_have_are_written_down() -> None:
     """In open fields they become what pydantic makes of them."""
-    event = audit("x", metadata={"total": Decimal("1.5"), "at": datetime(2026, 1, 2, tzinfo=UTC), "id": uuid.UUID(int=1)})
+    event = audit(
+        "x", metadata={"total": Decimal("1.5"), "at": datetime(2026, 1, 2, tzinfo=UTC), "id": uuid.UUID(int=1)}
+    )
     again = event_from_json("audit", event.model_dump_json())
     assert isinstance(again, AuditEvent)
     assert again.metadata == {"total": "1.5", "at": "2026-01-02T00:00:00Z", "id": str(uuid.UUID(int=1))}
@@ -165,7 +167,7 @@ def test_identifiers_may_be_numbers_and_uuids() -> None:
         (lambda: track("x", user_id=""), "user_id or anonymous_id"),
         (lambda: email(subject="x", text="x"), "at least one recipient"),
         (lambda: email(to="a@example.org", subject="x"), "text, html or template"),
-        (lambda: invalidate(), "nothing to invalidate"),
+        (invalidate, "nothing to invalidate"),
     ],
 )
 def test_a_mistake_of_form_is_an_error_at_the_call(make: Any, said: str) -> None:

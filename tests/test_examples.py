@@ -44,7 +44,7 @@ def test_the_example_shop(tmp_path: Path) -> None:
         assert httpx.post(f"{url}/orders", params={"sku": sku}).status_code == status
     server.terminate()
     _, rest = server.communicate(timeout=30)
-    assert "in the till: 25.00 EUR" in rest, lines + [rest]
+    assert "in the till: 25.00 EUR" in rest, [*lines, rest]
     assert "1 × tea left" in rest
     with sqlite3.connect(tmp_path / "audit.db") as database:
         rows = database.execute("SELECT target, outcome FROM audit_log ORDER BY seq").fetchall()

@@ -8,10 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from sidefx import AuditEvent, Event, SideEffects, SinkContractError, SinkOptions, SinkStartError, TrackEvent, after, audit, track
+from sidefx import (
+    AuditEvent,
+    Event,
+    SideEffects,
+    SinkContractError,
+    SinkOptions,
+    SinkStartError,
+    TrackEvent,
+    after,
+    audit,
+    track,
+)
 from sidefx.sink import inspect_sink
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +79,9 @@ class Callable:
     ],
     ids=["class", "batch", "dataclass", "function", "callable object"],
 )
-def test_the_annotation_says_what_a_sink_takes(sink: Any, batch: bool, synchronous: bool, types: tuple[type, ...]) -> None:  # noqa: FBT001
+def test_the_annotation_says_what_a_sink_takes(
+    sink: Any, batch: bool, synchronous: bool, types: tuple[type, ...]
+) -> None:
     """Classes, dataclasses and functions; one event or a batch; a class, a union or a base."""
     spec = inspect_sink(sink)
     assert (spec.batch, spec.synchronous, spec.event_types) == (batch, synchronous, types)
@@ -183,9 +198,7 @@ async def test_a_synchronous_sink_runs_in_a_thread() -> None:
 
     async with SideEffects({"s": Blocking()}) as fx:
         after(audit("x"))
-        with anyio.fail_after(5):
-            while not threads:
-                await anyio.sleep(0.001)
+        await until(lambda: threads)
         gate.set()
         await fx.flush(5)
     assert threads == [False]
@@ -204,7 +217,7 @@ async def test_a_sink_that_never_yields_does_not_stop_the_others() -> None:
             after(audit("x"))
         ticks = 0
         while len(seen) < 1_000:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             ticks += 1
         assert ticks > 100
         await fx.flush(5)
@@ -212,7 +225,7 @@ async def test_a_sink_that_never_yields_does_not_stop_the_others() -> None:
 
 async def test_an_asyncio_sink_works_on_both_backends() -> None:
     """Opened, called, cancelled and closed on an asyncio loop, whatever the app runs on."""
-    import asyncio  # noqa: PLC0415 - as its library would
+    import asyncio
 
     log: list[str] = []
 

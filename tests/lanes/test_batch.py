@@ -9,11 +9,13 @@ import pytest
 
 from sidefx import AuditEvent, BatchOptions, SideEffects, SinkOptions, after, audit
 from tests.lanes.sinks import Batches, Numbered, One
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 
 def options(**batch: Any) -> SinkOptions:
+    """A lane with such batches."""
     return SinkOptions(batch=BatchOptions(**batch))
 
 
@@ -21,12 +23,10 @@ def options(**batch: Any) -> SinkOptions:
 async def test_a_batch_closes_at_max_events() -> None:
     """No batch is larger, and none waits once it is full."""
     sink = Batches()
-    async with SideEffects({"s": sink}, {"s": options(max_events=3, linger=60.0)}) as fx:
+    async with SideEffects({"s": sink}, {"s": options(max_events=3, linger=60.0)}):
         for n in range(6):
             after(Numbered(n=n))
-        with anyio.fail_after(1.0):
-            while len(sink.batches) < 2:
-                await anyio.sleep(0.01)
+        await until(lambda: len(sink.batches) == 2)
     assert sink.batches == [[0, 1, 2], [3, 4, 5]]
 
 

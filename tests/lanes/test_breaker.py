@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 def options(failures: int, reset: float, attempts: int = 99, concurrency: int = 1) -> SinkOptions:
+    """A lane with such a breaker, which tries again at once."""
     return SinkOptions(
         retry=RetryOptions(attempts=attempts, initial=0.001, max=0.001),
         breaker=BreakerOptions(failures=failures, reset=reset),

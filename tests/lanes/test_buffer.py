@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 def options(max_events: int, when_full: str) -> SinkOptions:
+    """A lane with such a buffer."""
     return SinkOptions(buffer=BufferOptions(max_events=max_events, when_full=when_full), timeout=5.0)  # type: ignore[arg-type]
 
 
@@ -28,9 +29,12 @@ async def flood(fx: SideEffects, count: int) -> None:
 
 @pytest.mark.contract("L08")
 @pytest.mark.parametrize(
-    ("when_full", "kept"), [("drop_newest", [0, 1, 2, 3]), ("drop_oldest", [0, 8, 9, 10]), ("block", [0, 1, 2, 3, 4, 5, 6])]
+    ("when_full", "kept"),
+    [("drop_newest", [0, 1, 2, 3]), ("drop_oldest", [0, 8, 9, 10]), ("block", [0, 1, 2, 3, 4, 5, 6])],
 )
-async def test_each_policy_keeps_what_it_says(when_full: str, kept: list[int], caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_policy_keeps_what_it_says(
+    when_full: str, kept: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
     """Drops are counted by reason and logged; `block` with nobody to hold takes twice its size."""
     sink = One(delay=0.5)
     settled: list[Settled] = []
@@ -40,7 +44,9 @@ async def test_each_policy_keeps_what_it_says(when_full: str, kept: list[int], c
         stats = fx.stats().sinks["s"]
     assert sink.delivered == kept
     assert stats.dropped == {"full": 11 - len(kept)}
-    dropped = [record.event.n for record in settled if record.result == "dropped" and isinstance(record.event, Numbered)]
+    dropped = [
+        record.event.n for record in settled if record.result == "dropped" and isinstance(record.event, Numbered)
+    ]
     assert sorted(dropped + kept) == list(range(11))
     assert {record.reason for record in settled if record.result == "dropped"} == {"full"}
     assert "dropped (full)" in caplog.text

@@ -32,7 +32,9 @@ async def test_retries_count_as_calls() -> None:
     assert all(later - earlier >= 60.0 for earlier, later in zip(sink.times, sink.times[1:], strict=False))
 
 
-@pytest.mark.parametrize(("text", "calls", "period"), [("50/s", 50, 1.0), ("5/min", 5, 60.0), (" 100 / h ", 100, 3_600.0)])
+@pytest.mark.parametrize(
+    ("text", "calls", "period"), [("50/s", 50, 1.0), ("5/min", 5, 60.0), (" 100 / h ", 100, 3_600.0)]
+)
 def test_a_rate_is_written_as_people_say_it(text: str, calls: int, period: float) -> None:
     """`calls/unit`, with the units s, min and h."""
     limit = RateLimit.model_validate(text)

@@ -45,7 +45,9 @@ class Paid(Event, kind="test.paid"):
 )
 def test_a_path_masks_what_it_names_and_nothing_else(path: str, changes: dict[str, Any]) -> None:
     """Fields, keys, indexes and `*` are parts of a path; the event itself stays as it was."""
-    event = audit("x", actor="ann", outcome="denied", metadata={"password": "p", "deep": [{"token": "t1"}, {"token": "t2"}]})
+    event = audit(
+        "x", actor="ann", outcome="denied", metadata={"password": "p", "deep": [{"token": "t1"}, {"token": "t2"}]}
+    )
     before = event.model_dump()
     redacted = Redactor([path])(event)
     assert redacted.model_dump() == {**before, **changes}

@@ -176,6 +176,7 @@ async def test_an_events_own_timeout_shortens_its_deadline() -> None:
 
 async def test_a_sink_that_raises_a_stray_cancellation_has_failed() -> None:
     """A cancellation that nobody asked for is an error like another, and the lane goes on."""
+
     class Stray(One):
         async def send(self, event: Numbered) -> None:
             if not self.calls:

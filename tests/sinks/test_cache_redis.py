@@ -232,7 +232,7 @@ async def test_no_command_names_more_than_500_keys(sink: Cache, redis: Redis, re
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", [1, 2])
-async def test_keys_added_to_a_tag_meanwhile_are_not_lost(  # noqa: PLR0917 - fixtures, by name
+async def test_keys_added_to_a_tag_meanwhile_are_not_lost(
     sink: Cache, redis: Redis, space: str, monkeypatch: pytest.MonkeyPatch, moment: str, number: int
 ) -> None:
     """Keys cached between the steps of a clearing are gone or under their tag, so the next clearing meets them."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink as Swallow
@@ -56,7 +58,9 @@ async def test_audit_log(tmp_path: Path) -> None:
 
 async def test_log(tmp_path: Path) -> None:
     """Into a file; it takes every kind."""
-    await check_sink(lambda: Log(path=tmp_path / "events.jsonl"), [audit("a"), track("b", user_id=1), invalidate(keys="k")])
+    await check_sink(
+        lambda: Log(path=tmp_path / "events.jsonl"), [audit("a"), track("b", user_id=1), invalidate(keys="k")]
+    )
 
 
 @pytest.mark.parametrize("preset", ["segment", "posthog", "json"])
@@ -73,7 +77,9 @@ async def test_analytics(collector: Collector, preset: Any) -> None:
 async def test_webhook(collector: Collector) -> None:
     """Signed, at a real receiver."""
     await check_sink(
-        lambda: Webhook(url=collector.url, secret=SecretStr(SECRET)), [audit("a"), track("b", user_id=1)], secrets=[SECRET]
+        lambda: Webhook(url=collector.url, secret=SecretStr(SECRET)),
+        [audit("a"), track("b", user_id=1)],
+        secrets=[SECRET],
     )
 
 
@@ -136,12 +142,10 @@ class Swallower:
     closed = False
 
     async def send(self, event: AuditEvent) -> None:
-        import anyio  # noqa: PLC0415 - as a user's sink would
-
         if self.closed:
             raise RuntimeError
         try:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         except anyio.get_cancelled_exc_class():
             self.closed = True
             raise
