@@ -142,6 +142,7 @@ function announce(order) {
 // --- sinks ----------------------------------------------------------------------------------------------------------
 
 const rowsBySink = new Map();
+const turned = new Map(); // switches that were turned here, until the shop says the same: an older answer may still be on its way
 
 function showSinks(state) {
   const body = $("sinks").tBodies[0];
@@ -156,8 +157,10 @@ function showSinks(state) {
       cell.classList.toggle("bad", (name === "failed" && sink.failed > 0) || (name === "breaker" && sink.breaker !== "closed"));
     }
     if (sink.mode === null) continue;
-    for (const radio of radios) radio.checked = radio.value === sink.mode;
-    meaning.textContent = sink.meanings[sink.mode];
+    if (turned.get(sink.name) === sink.mode) turned.delete(sink.name);
+    const mode = turned.get(sink.name) ?? sink.mode;
+    for (const radio of radios) radio.checked = radio.value === mode;
+    meaning.textContent = sink.meanings[mode];
   }
   const { status, reasons } = state.health;
   $("health").textContent = status;
@@ -193,6 +196,7 @@ function sinkRow(sink) {
 }
 
 async function turn(sink, mode) {
+  turned.set(sink, mode);
   try {
     await fetch("/demo/switch", {
       method: "POST",
@@ -201,6 +205,7 @@ async function turn(sink, mode) {
     });
     await update();
   } catch {
+    turned.delete(sink);
     lost();
   }
 }
