@@ -10,6 +10,7 @@ import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextvars import Context
 
 
 def runs_on_asyncio() -> bool:
@@ -28,18 +29,20 @@ class BackgroundTask:
     of the block would reach the task before the block's owner could drain it.
     """
 
-    def __init__(self, main: Callable[[], Awaitable[None]], *, name: str) -> None:
+    def __init__(self, main: Callable[[], Awaitable[None]], *, name: str, context: Context | None = None) -> None:
+        """Starts it, in a copy of this context unless it is given another."""
+        context = copy_context() if context is None else context
         self._main = main
         self._finished = anyio.Event()
         self.error: BaseException | None = None
         if runs_on_asyncio():
             import asyncio  # noqa: PLC0415 - not under trio
 
-            self._task: Any = asyncio.get_running_loop().create_task(self._run(), name=name)
+            self._task: Any = asyncio.get_running_loop().create_task(self._run(), name=name, context=context)
         else:
             import trio  # noqa: PLC0415 - not under asyncio
 
-            trio.lowlevel.spawn_system_task(self._run, name=name, context=copy_context())
+            trio.lowlevel.spawn_system_task(self._run, name=name, context=context)
 
     async def _run(self) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from sidefx.cancellation import meant_for_this_task
+from sidefx.cancellation import must_go_on
 from sidefx.errors import AttemptTimeout
 from sidefx.lanes.ledger import Ledger
 from sidefx.report import summary_of
@@ -46,7 +46,8 @@ class Callables:
         self._before_settling = before_settling
         self._queue: deque[Effect] = deque()
         self._tasks: TaskGroup | None = None
-        self._starting = False
+        self._starting: Effect | None = None
+        self._running: set[Effect] = set()
 
     @property
     def queued(self) -> int:
@@ -56,7 +57,6 @@ class Callables:
     def open(self, tasks: TaskGroup) -> None:
         """From now on effects run in that task group."""
         self._tasks = tasks
-        self._starting = False
 
     def offer(self, effect: Effect) -> None:
         """Accepts an effect; where too many wait it is dropped, counted. Raises nothing."""
@@ -69,24 +69,43 @@ class Callables:
         self._queue.append(effect)
         self._start_next()
 
-    def abandon(self) -> None:
-        """The runtime ends: what has not been started is dropped, counted."""
+    def runs(self, effect: Effect | None) -> bool:
+        """Whether it is being called at this moment."""
+        return effect in self._running
+
+    def close(self) -> None:
+        """From now on it starts nothing."""
         self._tasks = None
+
+    def abandon(self) -> None:
+        """The runtime has ended: what has not been started is dropped, counted."""
+        self.close()
+        if (effect := self._starting) is not None:  # its task was cancelled before its first step
+            self._starting = None
+            self.ledger.in_flight -= 1
+            self._settle(effect, "dropped", "shutdown")
         while self._queue:
             self._settle(self._queue.popleft(), "dropped", "shutdown")
 
     def _start_next(self) -> None:
         """Starts one effect, which starts the next: trio runs tasks of one turn in any order."""
-        if self._starting or not self._queue or self._tasks is None or self.ledger.in_flight >= self._options.concurrency:
+        if (
+            self._starting
+            or not self._queue
+            or self._tasks is None
+            or self.ledger.in_flight >= self._options.concurrency
+        ):
             return
-        effect = self._queue.popleft()
-        self._starting = True
+        self._starting = effect = self._queue.popleft()
         self.ledger.in_flight += 1
         assert effect.context is not None  # noqa: S101 - after() captured one for every callable
-        effect.context.run(self._tasks.start_soon, self._run, effect)
+        # let go of here: a context holds the effect that scheduled this one, and that one's context the one before it
+        context, effect.context = effect.context, None
+        context.run(self._tasks.start_soon, self._run, effect)
 
     async def _run(self, effect: Effect) -> None:
-        self._starting = False
+        self._starting = None
+        self._running.add(effect)
         self._start_next()
         running_effect.set(effect)
         started = anyio.current_time()
@@ -102,16 +121,15 @@ class Callables:
                 result, reason = "expired", f"timeout: {failure}"
             else:
                 result, reason = "delivered", ""
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
         except BaseException as error:
-            if isinstance(error, anyio.get_cancelled_exc_class()) and meant_for_this_task():
+            if must_go_on(error):
                 raise
             failure = error  # SystemExit and a foreign cancellation too: one effect must not stop the others
             result, reason = "rejected", summary_of(error)
         finally:
             self.ledger.took(anyio.current_time() - started)
             self.ledger.in_flight -= 1
+            self._running.discard(effect)
             self._before_settling()
             self._settle(effect, result, reason, failure, attempts=1)
             if reason != "shutdown":

@@ -12,12 +12,14 @@ class Cohort:
     effects without waiting for those that arrive after it.
     """
 
-    __slots__ = ("_empty", "open", "retired")
+    __slots__ = ("_empty", "awaited", "open", "owner")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        """Whose it is: what an effect of one runtime schedules with another joins a cohort of the other."""
         self.open = 0
-        self.retired = False
-        """Nobody waits for it any more: what an old member schedules belongs to those of its own time."""
+        self.awaited = 1
+        """By how many: whoever fills it, and each flush. By none, it is retired, and nothing joins it any more."""
         self._empty: anyio.Event | None = None
 
     def join(self, members: int = 1) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from sidefx.events import Event
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from uuid import UUID
+
+    from sidefx.events import Event
 
 _log = logging.getLogger("sidefx.dead_letters")
 _LOGGED_BYTES = 65_536
@@ -46,10 +46,10 @@ class DeadLetters:
         return sum(map(len, self._letters.values()))
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        for letters in self._letters.values():
-            yield from letters
+        for letters in tuple(self._letters.values()):
+            yield from tuple(letters)  # at one go: other threads may look while a lane adds one
 
-    def list(self, *, sink: str | None = None, kind: str | None = None) -> list[DeadLetter]:
+    def matching(self, *, sink: str | None = None, kind: str | None = None) -> list[DeadLetter]:
         """Those of that sink and kind, the oldest first."""
         found = (letter for letter in self if sink in {None, letter.sink} and kind in {None, letter.event.kind})
         return sorted(found, key=lambda letter: letter.at)
@@ -72,7 +72,7 @@ class DeadLetters:
         self, *, sink: str | None = None, kind: str | None = None, ids: Collection[UUID] | None = None
     ) -> list[DeadLetter]:
         """Removes and returns those that match all that is given, the oldest first."""
-        taken = [letter for letter in self.list(sink=sink, kind=kind) if ids is None or letter.event.id in ids]
+        taken = [letter for letter in self.matching(sink=sink, kind=kind) if ids is None or letter.event.id in ids]
         for letter in taken:
             self._letters[letter.sink].remove(letter)
         return taken
@@ -81,5 +81,5 @@ class DeadLetters:
 def _as_json(event: Event) -> str:
     try:
         return event.model_dump_json()[:_LOGGED_BYTES]
-    except ValueError as error:  # it may be dead for just that reason
+    except Exception as error:  # noqa: BLE001 - it may be dead for just that reason
         return f"(event of kind {event.kind} that cannot be written as JSON: {type(error).__name__})"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
+from sidefx.cancellation import must_go_on
 from sidefx.cohort import Cohort
 from sidefx.errors import SidefxError
 from sidefx.events import Event
@@ -18,7 +20,7 @@ from sidefx.routes import takes
 from sidefx.threads import soon_in_this_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sidefx.callables import Callables
     from sidefx.effect import Effect
@@ -49,7 +51,7 @@ class Dispatcher:
         self._inbox: deque[Sequence[Effect]] = deque()
         self._ready: deque[Effect] = deque()
         self._thread: int | None = None
-        self._cohort = Cohort()
+        self._cohort = Cohort(self)
         self._cohorts: list[Cohort] = [self._cohort]
         self._submitted = self._routed = 0
         self.unrouted: Counter[str] = Counter()
@@ -60,26 +62,40 @@ class Dispatcher:
     def open(self) -> None:
         """This event loop is where it routes."""
         self._soon = soon_in_this_loop()
+        # only asyncio's loop can be closed with tasks in it; trio's run ends with its last task
+        self._is_closed = getattr(getattr(self._soon, "__self__", None), "is_closed", bool)
         self._arrival = anyio.Event()
         self._progress = anyio.Event()
         self._thread = threading.get_ident()
+        self.take_in()
 
     def close(self) -> None:
         """No event loop runs it any more: what is there, and what comes, is routed to lanes that drop it."""
-        self._thread = None
+        here, self._thread = self.here, None
         self.take_in()
-        self._route_ready(len(self._ready))
+        while self._ready:  # counted down by nobody else: an observer may come back to this place
+            self._route_ready(1)
+        if here:
+            self._progress.set()
+
+    @property
+    def dead(self) -> bool:
+        """Whether its event loop was closed under it: nothing here will ever run again."""
+        return self._thread is not None and self._is_closed()
+
+    @property
+    def here(self) -> bool:
+        """Whether its event loop runs in this thread."""
+        return self._thread == threading.get_ident()
 
     def submit(self, effects: Sequence[Effect]) -> None:
         """Takes effects, in order, from any thread. Never blocks, never raises."""
         self._inbox.append(effects)
-        if self._thread == threading.get_ident():
+        if self.here:
             self.take_in()
         elif self._thread is not None:
-            try:
+            with suppress(RuntimeError):  # the loop has just ended: who ends the runtime takes in what is here
                 self._soon(self.take_in)
-            except RuntimeError:  # the loop has just been closed under us
-                self.close()
 
     def take_in(self) -> None:
         """Moves what has arrived from other threads to what is ready."""
@@ -97,9 +113,10 @@ class Dispatcher:
 
     def join(self, effect: Effect) -> None:
         """From now on a flush waits for it."""
-        if effect.cohort is None or effect.cohort.retired:
-            effect.cohort = self._cohort
-        effect.cohort.join()
+        cohort = effect.cohort
+        if cohort is None or not cohort.awaited or cohort.owner is not self:
+            effect.cohort = cohort = self._cohort
+        cohort.join()
 
     # --- through ----------------------------------------------------------------------------------
 
@@ -127,12 +144,14 @@ class Dispatcher:
 
     def route(self, effect: Effect) -> None:
         """Offers it to every lane that takes it; it has joined a cohort, and leaves it to the lanes."""
-        if effect.event is None:
-            self._callables.offer(effect)
-        else:
-            self._route_event(effect, depth=0, budget=[_FAN_OUT_EVENTS])
-        assert effect.cohort is not None  # noqa: S101 - join() gave it one
-        effect.cohort.leave()
+        try:
+            if effect.event is None:
+                self._callables.offer(effect)
+            else:
+                self._route_event(effect, depth=0, budget=[_FAN_OUT_EVENTS])
+        finally:
+            assert effect.cohort is not None  # noqa: S101 - join() gave it one
+            effect.cohort.leave()
 
     def _route_event(self, effect: Effect, *, depth: int, budget: list[int]) -> None:
         event = effect.event
@@ -140,8 +159,7 @@ class Dispatcher:
         lanes = self.lanes_of(type(event))
         for lane in lanes:
             lane.offer(effect, held=effect.held)
-        fans_out = type(event).effects is not Event.effects
-        if fans_out:
+        if _fans_out(type(event)):
             self._fan_out(effect, event, depth=depth, budget=budget)
         elif not lanes:
             self._count_unrouted(event, effect)
@@ -153,9 +171,11 @@ class Dispatcher:
                 _check_further(further, event, depth=depth, left=budget[0])
                 with_request = further if further.request is not None else further._with(request=event.request)  # noqa: SLF001 - ours
                 self._route_event(effect.with_event(with_request), depth=depth + 1, budget=budget)
-        except Exception as error:  # noqa: BLE001 - a user's method; contained, and shown
-            _log.error(
-                "%s: effects() failed, what it had yielded before is on its way: %s [event %s, request %s, after() at %s]\n%s",
+        except BaseException as error:
+            if must_go_on(error):
+                raise
+            _log.error(  # a user's method: contained, and shown
+                "%s: effects() failed, what it yielded before goes on: %s [event %s, request %s, after() at %s]%s",
                 event.kind,
                 summary_of(error),
                 event.id,
@@ -173,6 +193,10 @@ class Dispatcher:
             self._routes[event_type] = lanes
         return lanes
 
+    def within_reach(self, event_type: type[Event]) -> Collection[Lane]:
+        """The lanes that events of that class, and what they stand for, may go to."""
+        return self._lanes.values() if _fans_out(event_type) else self.lanes_of(event_type)
+
     def _count_unrouted(self, event: Event, effect: Effect) -> None:
         self.unrouted[event.kind] += 1
         if self.unrouted[event.kind] == 1:
@@ -187,20 +211,23 @@ class Dispatcher:
 
     def new_cohort(self) -> Cohort:
         """A cohort for effects that somebody will wait for by themselves; give it to `retire` afterwards."""
-        cohort = Cohort()
+        cohort = Cohort(self)
         self._cohorts.append(cohort)
         return cohort
 
     def retire(self, cohorts: Iterable[Cohort]) -> None:
         """Nobody waits for these any more; those with open members stay until they have none."""
         for cohort in cohorts:
-            cohort.retired = True
-        self._cohorts = [cohort for cohort in self._cohorts if cohort.open or not cohort.retired]
+            cohort.awaited -= 1
+        self._cohorts = [cohort for cohort in self._cohorts if cohort.open or cohort.awaited]
 
     def cut(self) -> list[Cohort]:
-        """Every cohort with what was accepted until now; what comes later joins another."""
+        """Every cohort with what was accepted until now, to be given to `retire`; what comes later joins another."""
         self.take_in()
         before = list(self._cohorts)
+        for cohort in before:
+            cohort.awaited += 1
+        self._cohort.awaited -= 1
         self._cohort = self.new_cohort()
         return before
 
@@ -217,6 +244,10 @@ class Dispatcher:
         goal = self._submitted
         while self._routed < goal:
             await self._progress.wait()
+
+
+def _fans_out(event_type: type[Event]) -> bool:
+    return event_type.effects is not Event.effects
 
 
 def _check_further(further: object, event: Event, *, depth: int, left: int) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from sidefx.events import Event
-
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextvars import Context
     from types import FrameType
 
     from sidefx.cohort import Cohort
+    from sidefx.events import Event
     from sidefx.request import RequestInfo
 
 When: TypeAlias = Literal["always", "success", "error"]
@@ -95,18 +95,20 @@ class Effect:
         other = Effect(
             event=event,
             when=self.when,
-            name=self.name if event.kind == (self.event and self.event.kind) else None,
+            name=self.name if self.event is not None and event.kind == self.event.kind else None,
             timeout=self.timeout,
             site=self.site,
             request=self.request,
         )
         other.cohort = self.cohort
+        other.held = self.held
         return other
 
     def discard(self) -> None:
         """Closes a coroutine that will never be started, so that nothing warns of it."""
         if inspect.iscoroutine(self.awaitable):
-            self.awaitable.close()
+            with suppress(Exception):  # one that had been started by hand runs its `finally` now
+                self.awaitable.close()
 
 
 def describe(value: object) -> str:
@@ -120,7 +122,9 @@ def site_of(frame: FrameType) -> tuple[str, int]:
 
 
 def _name_of(value: object) -> str:
-    while isinstance(value, functools.partial):
-        value = value.func
-    name = getattr(value, "__qualname__", None) or type(value).__qualname__
-    return str(name)
+    try:
+        while isinstance(value, functools.partial):
+            value = value.func
+        return str(getattr(value, "__qualname__", None) or type(value).__qualname__)
+    except Exception:  # noqa: BLE001 - a proxy outside of its context has not even a class
+        return type(value).__qualname__

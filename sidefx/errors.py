@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
 
 class SidefxError(Exception):
@@ -53,7 +53,7 @@ class PartialError(SidefxError):
         self.failures = dict(failures)
 
 
-class AttemptTimeout(SidefxError, TimeoutError):
+class AttemptTimeout(SidefxError, TimeoutError):  # noqa: N818 - named for what happened, as its base is
     """One attempt took longer than the `timeout` of its sink or effect."""
 
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import AsyncExitStack, asynccontextmanager
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
 import anyio.from_thread
 
+from sidefx.cancellation import must_go_on
+from sidefx.errors import SidefxError
+from sidefx.scope import current_scope, enter_scope
 from sidefx.sink import is_async_callable
 from sidefx.threads import soon_in_this_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from asyncio import AbstractEventLoop
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
-    from anyio.abc import BlockingPortal
+    from anyio.from_thread import BlockingPortal
 
     from sidefx.threads import DaemonThreads
+
+
+_log = logging.getLogger("sidefx")
+
+_STOP_SECONDS = 5.0
 
 
 class Caller(Protocol):
@@ -34,7 +45,9 @@ def in_threads(threads: DaemonThreads) -> Caller:
     async def call(function: Callable[..., Any], *args: Any) -> Any:
         if is_async_callable(function):
             return await function(*args)
-        return await threads.run(function, *args)
+        outcome = await threads.run(function, *args)
+        # a plain function may hand on what an asynchronous one gave it: `def send(self, e): return self._send(e)`
+        return await outcome if inspect.isawaitable(outcome) else outcome
 
     return call
 
@@ -43,37 +56,70 @@ class AsyncioHost:
     """An asyncio loop in a thread of its own, for sinks whose library knows no other.
 
     The thread is daemonic, and a call that is cancelled here is cancelled there without waiting for it.
+    Nothing here waits for that loop but with `await`: a sink that blocks it is not felt on this one.
     """
 
     def __init__(self, threads: DaemonThreads) -> None:
         self._threads = threads
         self._manager: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
+        self._loop: AbstractEventLoop | None = None
+        self._starting = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stops the loop, if any sink has made it start."""
+        """Stops the loop, if any sink has made it start; one that is blocked is left to its thread after a while."""
         if self._manager is not None:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_STOP_SECONDS, shield=True) as bounds:
                 await self._threads.run(self._manager.__exit__, None, None, None)
+            if bounds.cancelled_caught:
+                _log.error("the asyncio sinks' event loop did not end within %g s and was given up", _STOP_SECONDS)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Calls it over there, and returns or raises what it does."""
-        if self._portal is None:
-            self._manager = anyio.from_thread.start_blocking_portal("asyncio", name="sidefx-asyncio-host")
-            self._portal = await self._threads.run(self._manager.__enter__)
-        future: Future[Any] = self._portal.start_task_soon(in_threads(self._threads), function, *args)
+        import asyncio  # noqa: PLC0415 - only for sinks that need it
+
+        if self._loop is None:
+            async with self._starting:  # several lanes may make their first call at once
+                await self._start()
+        assert self._loop is not None  # noqa: S101 - it has just been started
+        context = Context()  # none of ours, in which libraries have written that this is trio
+        context.run(enter_scope, current_scope())
+        future = context.run(asyncio.run_coroutine_threadsafe, self._over_there(function, *args), self._loop)
         done = anyio.Event()
         soon = soon_in_this_loop()
-        future.add_done_callback(lambda _: soon(done.set))
+
+        def tell(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # our loop has ended, and with it whoever waited
+                soon(done.set)
+
+        future.add_done_callback(tell)
         try:
             await done.wait()
         except BaseException:
             future.cancel()
             raise
         return future.result()
+
+    async def _start(self) -> None:
+        import asyncio  # noqa: PLC0415 - only for sinks that need it
+
+        if self._loop is None:
+            with anyio.CancelScope(shield=True):  # a matter of milliseconds; half started it could not be stopped
+                manager = anyio.from_thread.start_blocking_portal("asyncio", name="sidefx-asyncio-host")
+                portal = await self._threads.run(manager.__enter__)
+                self._manager = manager
+                self._loop = await self._threads.run(portal.call, asyncio.get_running_loop)
+
+    async def _over_there(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return await in_threads(self._threads)(function, *args)
+        except BaseException as error:
+            if isinstance(error, Exception) or must_go_on(error):
+                raise
+            msg = f"the sink raised {type(error).__qualname__}"  # it would end that loop, and every sink with it
+            raise SidefxError(msg) from error
 
 
 @asynccontextmanager

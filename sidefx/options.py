@@ -109,7 +109,9 @@ class SinkOptions(_Options):
     @model_validator(mode="after")
     def _attempt_fits_deadline(self) -> Self:
         if self.timeout > self.deadline:
-            msg = f"timeout ({self.timeout:g} s, one attempt) is longer than deadline ({self.deadline:g} s, all attempts)"
+            msg = (
+                f"timeout ({self.timeout:g} s, one attempt) is longer than deadline ({self.deadline:g} s, all attempts)"
+            )
             raise ValueError(msg)
         return self
 
@@ -132,5 +134,3 @@ class RuntimeOptions(_Options):
     callables: CallableOptions = CallableOptions()
     dead_letters: PositiveInt = 1_000
     """How many a sink keeps in memory; the oldest beyond that stay in the log only."""
-
-

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sidefx.dead_letters import DeadLetter, DeadLetters
+from sidefx.errors import SidefxError
 from sidefx.settled import CALLABLES
 
 if TYPE_CHECKING:
@@ -22,13 +23,21 @@ _ERROR_CHARACTERS = 500
 _TRACEBACK_CHARACTERS = 20_000
 _DROPS_LOGGED_EVERY = 10.0
 """Seconds between two log lines about the same kind of drop."""
+_NAMES_LISTED = 20
 
 
 def one_line(text: object, limit: int = _ERROR_CHARACTERS) -> str:
     """The text as one bounded line, with control characters escaped, so that it cannot forge a log line."""
-    cut = str(text)
+    cut = _text(text)
     cut = cut if len(cut) <= limit else f"{cut[:limit]}… ({len(cut):,} characters)"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is, is one all the same
+        return "(its text cannot be shown)"
 
 
 def summary_of(error: BaseException) -> str:
@@ -38,14 +47,35 @@ def summary_of(error: BaseException) -> str:
 
 
 def indented_traceback(error: BaseException) -> str:
-    """The traceback, every line indented: a line break in a message cannot look like a new record."""
-    text = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    """The traceback on lines of its own, every one indented: a line break in a message cannot look like a new record.
+
+    Empty for an error that a sink or sidefx has raised on purpose: its message says it all.
+    """
+    if isinstance(error, SidefxError):
+        return ""
+    try:
+        text = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    except Exception:  # noqa: BLE001 - its notes or its causes may be properties that raise
+        text = "(its traceback cannot be shown)"
     lines = (one_line(line, limit=2_000) for line in text.splitlines())
-    return textwrap.indent("\n".join(lines), "    ")
+    return "\n" + textwrap.indent("\n".join(lines), "    ")
 
 
 def _place(sink: str) -> str:
     return sink if sink == CALLABLES else f"sinks.{sink}"
+
+
+def _whereabouts(settled: Settled) -> str:
+    event = "-" if settled.event is None else settled.event.id
+    text = f"[event {event}, request {settled.request_id or '-'}, after() at {settled.call_site or '-'}]"
+    return one_line(text)  # a request id may be of a user's own making
+
+
+def _show_failure(what: str, error: BaseException) -> None:
+    try:
+        _log.error("%s failed: %s%s", one_line(what), summary_of(error), indented_traceback(error))
+    except Exception:  # noqa: BLE001 - it was the log itself that failed
+        traceback.print_exc()
 
 
 class Reporter:
@@ -65,20 +95,24 @@ class Reporter:
     def report(self, settled: Settled, *, with_traceback: bool = False) -> None:
         """Shows the record wherever it belongs; raises nothing."""
         if settled.result in {"rejected", "expired"}:
-            self._log_failure(settled, with_traceback=with_traceback)
             self._bury(settled)
-        elif settled.result == "dropped":
-            self._log_drop(settled)
+        try:
+            self._log_end(settled, with_traceback=with_traceback)
+        except Exception as error:  # noqa: BLE001 - a handler or filter of the app's log
+            _show_failure("the log", error)
         for observer in self._observers:
             try:
                 observer(settled)
-            except Exception as error:  # noqa: BLE001 - contained: an observer must not hurt a lane
-                _log.error("observer %r failed: %s\n%s", observer, summary_of(error), indented_traceback(error))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - contained: an observer must not hurt a lane
+                # by its name, for its repr may show anything
+                _show_failure(f"observer {getattr(observer, '__qualname__', type(observer).__qualname__)}", error)
 
     def failing(self, sink: str, error: BaseException, attempt: int, attempts: int) -> None:
         """The first of a row of failed attempts, which will be tried again."""
         _log.warning(
-            "sinks.%s: attempt %d of %d failed, will retry: %s\n%s",
+            "sinks.%s: attempt %d of %d failed, will retry: %s%s",
             sink,
             attempt,
             attempts,
@@ -96,27 +130,42 @@ class Reporter:
         """A sink that failed works again."""
         _log.info("sinks.%s: works again", sink)
 
-    def ended(self) -> None:
-        """The runtime has stopped: lists what it had to leave, by sink and name."""
+    def list_left_over(self) -> None:
+        """Lists what the runtime had to leave when it stopped, by sink and name."""
         if self._left_over:
-            listing = ", ".join(f"{_place(sink)}: {one_line(name)} × {n}" for (sink, name), n in sorted(self._left_over.items()))
+            listed = [f"{_place(sink)}: {name} × {n}" for (sink, name), n in self._left_over.most_common(_NAMES_LISTED)]
+            if more := len(self._left_over) - len(listed):
+                listed.append(f"and {more:,} more names")
+            listing = ", ".join(listed)
             _log.error("%d effect(s) were not finished at shutdown and are lost: %s", self._left_over.total(), listing)
             self._left_over.clear()
+
+    def fault(self, sink: str, error: BaseException) -> None:
+        """Something of ours has failed in that lane, which goes on; raises nothing."""
+        _show_failure(f"{_place(sink)}: sidefx itself", error)
+
+    def ended(self) -> None:
+        """The runtime has stopped, and what was in memory ends with it."""
+        self.list_left_over()
         if self.dead_letters:
             _log.warning("%d dead letter(s) were in memory only and end with this process", len(self.dead_letters))
 
+    def _log_end(self, settled: Settled, *, with_traceback: bool) -> None:
+        if settled.result in {"rejected", "expired"}:
+            self._log_failure(settled, with_traceback=with_traceback)
+        elif settled.result == "dropped":
+            self._log_drop(settled)
+
     def _log_failure(self, settled: Settled, *, with_traceback: bool) -> None:
         _log.error(
-            "%s: %s %s after %d attempt(s): %s [event %s, request %s, after() at %s]%s",
+            "%s: %s %s after %d attempt(s): %s %s%s",
             _place(settled.sink),
             one_line(settled.name),
             settled.result,
             settled.attempts,
             settled.reason,
-            settled.event.id if settled.event is not None else "-",
-            settled.request_id or "-",
-            settled.call_site or "-",
-            f"\n{indented_traceback(settled.error)}" if with_traceback and settled.error is not None else "",
+            _whereabouts(settled),
+            indented_traceback(settled.error) if with_traceback and settled.error is not None else "",
         )
 
     def _log_drop(self, settled: Settled) -> None:
@@ -124,7 +173,7 @@ class Reporter:
         if settled.reason in {"filtered", "sampled"}:
             return
         if settled.reason == "shutdown":
-            self._left_over[settled.sink, settled.name] += 1
+            self._left_over[settled.sink, one_line(settled.name, 100)] += 1
             return
         now = time.monotonic()
         last, unlogged = self._drops.get((settled.sink, settled.reason), (-_DROPS_LOGGED_EVERY, 0))
@@ -133,14 +182,12 @@ class Reporter:
             return
         self._drops[settled.sink, settled.reason] = (now, 0)
         _log.error(
-            "%s: %s dropped (%s)%s [event %s, request %s, after() at %s]",
+            "%s: %s dropped (%s)%s %s",
             _place(settled.sink),
             one_line(settled.name),
             settled.reason,
             f", and {unlogged:,} more since the last such line" if unlogged else "",
-            settled.event.id if settled.event is not None else "-",
-            settled.request_id or "-",
-            settled.call_site or "-",
+            _whereabouts(settled),
         )
 
     def _bury(self, settled: Settled) -> None:

@@ -111,7 +111,7 @@ class RequestInfo(BaseModel):
 
     def _complete(self, **response: Any) -> None:
         """Written once, by the scope, when the response is over; to everyone else it is frozen."""
-        self.__dict__.update(response)
+        vars(self).update(response)
 
     def __copy__(self) -> Self:
         return self

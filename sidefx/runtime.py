@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -15,9 +17,10 @@ import anyio.from_thread
 
 from sidefx.background import BackgroundTask, runs_on_asyncio
 from sidefx.callables import Callables
+from sidefx.cancellation import must_go_on
 from sidefx.dead_letters import DeadLetters
 from sidefx.dispatch import Dispatcher
-from sidefx.effect import Effect
+from sidefx.effect import Effect, describe
 from sidefx.errors import NotRunningError, SidefxError, SinkStartError
 from sidefx.events import Event
 from sidefx.hosting import AsyncioHost, in_threads, opened
@@ -27,7 +30,8 @@ from sidefx.problems import ConfigError
 from sidefx.report import Reporter, indented_traceback, summary_of
 from sidefx.routes import check_routes
 from sidefx.scope import Scope, announce, current_scope, enter_scope, running_effect, withdraw
-from sidefx.sink import inspect_sink
+from sidefx.settled import CALLABLES
+from sidefx.sink import inspect_sink, is_async_callable
 from sidefx.stats import Health, SinkStats, Stats, snapshot
 from sidefx.threads import DaemonThreads
 
@@ -37,7 +41,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from anyio.abc import BlockingPortal, TaskGroup, TaskStatus
+    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.from_thread import BlockingPortal
 
     from sidefx.hosting import Caller
     from sidefx.settled import Observer
@@ -62,12 +67,13 @@ class SideEffects:
         sinks: sinks by name; see `sidefx.sink` for what a sink is.
         options: how the lane of each works; a sink without an entry has the defaults.
         runtime: settings of the whole.
-        observers: called with each `Settled` record.
+        observers: plain functions, called with each `Settled` record.
         name: what messages call this runtime.
 
     Raises:
         SinkContractError: an object is no sink.
         ConfigError: sinks and options do not fit each other.
+        TypeError: an observer is asynchronous.
     """
 
     def __init__(
@@ -87,9 +93,13 @@ class SideEffects:
         options = dict(options or {})
         if problems := check_routes(self._specs, options):
             raise ConfigError(problems)
-        self._threads = DaemonThreads()
+        # apart from each other: one that hangs uses up its own
+        self._threads = {name: DaemonThreads() for name in (*self._sinks, CALLABLES)}
         self._callers: dict[str, Caller] = {}
-        self._reporter = Reporter(self.dead_letters, observers)
+        self._reporter = Reporter(self.dead_letters, observers := tuple(observers))
+        if wrong := [observer for observer in observers if is_async_callable(observer)]:
+            msg = f"an observer is a plain function, called on the event loop; {describe(wrong[0])} is asynchronous"
+            raise TypeError(msg)
         self._lanes = {
             name: Lane(
                 name,
@@ -105,12 +115,13 @@ class SideEffects:
         self._callables = Callables(
             self.options.callables,
             self._reporter,
-            self._threads,
+            self._threads[CALLABLES],
             before_settling=lambda: self._dispatcher.take_in(),
         )
         self._dispatcher = Dispatcher(self._lanes, self._specs, self._callables)
         self._main_task: BackgroundTask | None = None
         self._accepting = False
+        self._giving_up = threading.RLock()
         self._portal: BlockingPortal | None = None
         self._threaded = ExitStack()
         self._scope_before: Scope | None = None
@@ -140,7 +151,7 @@ class SideEffects:
     @property
     def accepting(self) -> bool:
         """Whether effects may be released to it: from its start to the end of its drain."""
-        return self._accepting
+        return self._accepting and not self._dispatcher.dead
 
     async def __aenter__(self) -> Self:
         """Starts it, and makes it the one that `after()` in this block finds."""
@@ -186,8 +197,10 @@ class SideEffects:
             raise NotRunningError(msg)
         self._started = anyio.Event()
         self._stopping = anyio.Event()
+        self._opening = anyio.CancelScope()
         self._start_error: Exception | None = None
-        self._main_task = BackgroundTask(self._main, name=f"sidefx {self.name}")
+        # a context of its own: whoever starts it may be the first request, whose variables are no business of the sinks
+        self._main_task = BackgroundTask(self._main, name=f"sidefx {self.name}", context=Context())
         try:
             await self._started.wait()
         except BaseException:
@@ -197,10 +210,16 @@ class SideEffects:
             raise self._start_error
 
     async def stop(self) -> None:
-        """Drains, cancels and lists what is left, and closes the sinks. Idempotent."""
+        """Drains, cancels and lists what is left, and closes the sinks. Idempotent.
+
+        Raises:
+            SidefxError: called from inside an effect, which would wait for itself.
+        """
+        self._refuse_inside("stop")
         with anyio.CancelScope(shield=True):  # each step is bounded by drain_timeout; the cancellation goes on after it
             await self.drain()
             if (main := self._main_task) is not None:
+                self._opening.cancel()
                 self._stopping.set()
                 await main.finished()
 
@@ -217,23 +236,36 @@ class SideEffects:
         withdraw(self)
 
     async def _main(self) -> None:
+        enter_scope(self.open_scope())  # what a sink schedules is for the runtime that it belongs to
         try:
-            async with AsyncioHost(self._threads) as host, anyio.create_task_group() as homes:
+            async with AsyncioHost(DaemonThreads()) as host, anyio.create_task_group() as homes:
                 closing = anyio.Event()
                 try:
-                    for name in self._sinks:
-                        await homes.start(self._keep_open, name, host, closing)
-                except Exception as error:  # noqa: BLE001 - start() raises it
-                    self._start_error = error
-                else:
-                    await self._work()
-                closing.set()
-                homes.cancel_scope.deadline = anyio.current_time() + self.options.drain_timeout
-            if homes.cancel_scope.cancelled_caught:
-                _log.error("closing the sinks took longer than %g s and was given up", self.options.drain_timeout)
+                    with self._opening:
+                        for name in self._sinks:
+                            await homes.start(self._keep_open, name, host, closing)
+                    if self._opening.cancelled_caught:
+                        msg = f"{self!r} was stopped before its sinks were open"
+                        self._start_error = SinkStartError(msg)
+                    else:
+                        await self._work()
+                except Exception as error:  # noqa: BLE001 - start() raises it, or the log has it
+                    self._fail(error)
+                finally:
+                    closing.set()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
         finally:
             self._main_task = None
+            self._give_up()
+            self._reporter.ended()
             self._started.set()
+
+    def _fail(self, error: Exception) -> None:
+        if self._started.is_set():
+            _log.critical("%r has failed and takes no more: %s%s", self, summary_of(error), indented_traceback(error))
+        elif self._start_error is None:
+            self._start_error = error
 
     async def _work(self) -> None:
         try:
@@ -241,13 +273,12 @@ class SideEffects:
                 self._open_lanes(tasks)
                 self._started.set()
                 await self._stopping.wait()
+                self._callables.close()
                 tasks.cancel_scope.cancel()
         finally:
             self._accepting = False
             withdraw(self)
-            self._dispatcher.close()
-            self._abandon()
-            self._reporter.ended()
+            self._give_up()
 
     def _open_lanes(self, tasks: TaskGroup) -> None:
         self._dispatcher.open()
@@ -260,27 +291,40 @@ class SideEffects:
         self._accepting = True
         announce(self)
 
-    def _abandon(self) -> None:
-        for lane in self._lanes.values():
-            lane.abandon()
-        self._callables.abandon()
+    def _give_up(self) -> None:
+        """Nothing runs any more: what is left, and what came from a thread meanwhile, is dropped and listed."""
+        with self._giving_up:
+            self._dispatcher.close()
+            for lane in self._lanes.values():
+                lane.abandon()
+            self._callables.abandon()
+            self._reporter.list_left_over()
 
     async def _keep_open(
         self, name: str, host: AsyncioHost, closing: anyio.Event, *, task_status: TaskStatus[None]
     ) -> None:
         """Holds one sink open, so that it is entered and left by one task, and a slow one delays no other."""
         sink = self._sinks[name]
-        caller = host.call if self._specs[name].asyncio_only and not runs_on_asyncio() else in_threads(self._threads)
-        self._callers[name] = caller
-        try:
-            async with opened(sink, caller):
-                task_status.started()
-                await closing.wait()
-        except Exception as error:
-            if not closing.is_set():
-                msg = f"sinks.{name}: {type(sink).__qualname__} could not be opened: {summary_of(error)}"
-                raise SinkStartError(msg) from error
-            _log.error("sinks.%s could not be closed: %s\n%s", name, summary_of(error), indented_traceback(error))  # noqa: TRY400
+        hosted = self._specs[name].asyncio_only and not runs_on_asyncio()
+        self._callers[name] = caller = host.call if hosted else in_threads(self._threads[name])
+        with anyio.CancelScope() as bounds:
+            try:
+                async with opened(sink, caller):
+                    task_status.started()
+                    bounds.shield = True  # it is closed in peace, also where the event loop itself is ending
+                    try:
+                        await closing.wait()
+                    finally:
+                        bounds.deadline = anyio.current_time() + self.options.drain_timeout
+            except BaseException as error:
+                if must_go_on(error):
+                    raise
+                if not closing.is_set():
+                    msg = f"sinks.{name}: {type(sink).__qualname__} could not be opened: {summary_of(error)}"
+                    raise SinkStartError(msg) from error
+                _log.error("sinks.%s could not be closed: %s%s", name, summary_of(error), indented_traceback(error))
+        if bounds.cancelled_caught:
+            _log.error("sinks.%s: closing took longer than %g s and was given up", name, self.options.drain_timeout)
 
     async def _deliver(self, name: str, payload: Any) -> None:
         await self._callers[name](self._specs[name].deliver, payload)
@@ -307,10 +351,10 @@ class SideEffects:
         if not isinstance(event, Event):
             msg = f"emit() takes an Event, not {type(event).__qualname__}; use after() for callables"
             raise TypeError(msg)
-        if not self._accepting:
-            msg = f"emit({event.kind}): {self!r} is not running; use `async with`"
-            raise NotRunningError(msg)
+        self._check_here(f"emit({event.kind})")
         effect = Effect(event=event)
+        if (parent := running_effect.get()) is not None:
+            effect.cohort = parent.cohort
         if (scope := current_scope()) is not None:
             effect.bind(scope.request)
         effect.held = True
@@ -329,17 +373,15 @@ class SideEffects:
             NotRunningError: the runtime is not running.
             SidefxError: called from inside an effect, which would wait for itself.
         """
-        if running_effect.get() is not None:
-            msg = "flush() was called from inside an effect: it would wait for itself"
-            raise SidefxError(msg)
-        if not self._accepting:
-            msg = f"flush(): {self!r} is not running"
-            raise NotRunningError(msg)
+        self._refuse_inside("flush")
+        self._check_here("flush()")
         cohorts = self._dispatcher.cut()
-        with anyio.move_on_after(math.inf if timeout is None else timeout) as bounds, self._hurried():
-            for cohort in cohorts:
-                await cohort.settled()
-        self._dispatcher.retire(cohorts)
+        try:
+            with anyio.move_on_after(math.inf if timeout is None else timeout) as bounds, self._hurried():
+                for cohort in cohorts:
+                    await cohort.settled()
+        finally:
+            self._dispatcher.retire(cohorts)
         if bounds.cancelled_caught:
             lanes = {**self._sink_stats(), "callables": self._callable_stats()}
             left = ", ".join(f"{name}: {n}" for name, lane in lanes.items() if (n := lane.queued + lane.in_flight))
@@ -377,9 +419,7 @@ class SideEffects:
         Raises:
             NotRunningError: the runtime is not running.
         """
-        if not self._accepting:
-            msg = f"replay(): {self!r} is not running"
-            raise NotRunningError(msg)
+        self._check_here("replay()")
         letters = self.dead_letters.take(sink=sink, kind=kind, ids=ids)
         for letter in letters:
             effect = Effect(event=letter.event, request=letter.event.request)
@@ -397,7 +437,7 @@ class SideEffects:
             callables=self._callable_stats(),
             unrouted=dict(self._dispatcher.unrouted),
             dead_letters=dict(Counter(letter.sink for letter in self.dead_letters)),
-            abandoned_threads=self._threads.abandoned,
+            abandoned_threads=sum(threads.abandoned for threads in self._threads.values()),
         )
 
     def health(self) -> Health:
@@ -425,15 +465,18 @@ class SideEffects:
 
     def release(self, effects: Sequence[Effect]) -> None:
         """Starts what may start, in order. Safe from any thread; never blocks, never raises."""
+        if self._dispatcher.dead:
+            _log.error("%r: %d effect(s) are lost: its event loop was closed and it never stopped", self, len(effects))
+            for effect in effects:
+                effect.discard()
+            return
         self._dispatcher.submit(effects)
-        if not self.running:  # a request that outlived the runtime: counted as dropped, and listed
-            self._dispatcher.close()
-            self._abandon()
-            self._reporter.ended()
+        if not self.running:  # a request that outlived the runtime
+            self._give_up()
 
     async def hold(self, effects: Sequence[Effect]) -> None:
         """Keeps a finished request until the lanes that its effects went to have room (`when_full = "block"`)."""
-        if any(lane.blocks for lane in self._lanes.values()) and self._accepting:
+        if self._accepting and self._dispatcher.here and any(lane.blocks for lane in self._lanes.values()):
             await self._dispatcher.routed()
             for effect in effects:
                 await self._room(effect)
@@ -446,13 +489,16 @@ class SideEffects:
         cohort = self._dispatcher.new_cohort()
         scope.close(succeeded=succeeded, cohort=cohort)
         self._dispatcher.take_in()
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self.options.drain_timeout), self._hurried():
+        with (
+            anyio.CancelScope(shield=True, deadline=anyio.current_time() + self.options.drain_timeout),
+            self._hurried(),
+        ):
             await cohort.settled()
         self._dispatcher.retire([cohort])
 
     async def _room(self, effect: Effect) -> None:
         if effect.event is not None:
-            for lane in self._dispatcher.lanes_of(type(effect.event)):
+            for lane in self._dispatcher.within_reach(type(effect.event)):
                 if lane.blocks:
                     await lane.room()
 
@@ -461,6 +507,19 @@ class SideEffects:
         scope = Scope(self, name=self.name)
         scope.close()
         return scope
+
+    def _check_here(self, call: str) -> None:
+        if not self._accepting:
+            msg = f"{call}: {self!r} is not running; use `async with`"
+            raise NotRunningError(msg)
+        if not self._dispatcher.here:
+            msg = f"{call}: {self!r} runs on the event loop of another thread; use after() here, or flush_blocking()"
+            raise SidefxError(msg)
+
+    def _refuse_inside(self, call: str) -> None:
+        if self._callables.runs(running_effect.get()):
+            msg = f"{call}() was called from inside an effect: it would wait for itself"
+            raise SidefxError(msg)
 
     @contextmanager
     def _hurried(self) -> Iterator[None]:

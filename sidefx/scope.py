@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import threading
 from collections import deque
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, get_args
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sidefx.request import RequestInfo
 
 _WHEN = frozenset(get_args(When))
+_making_a_request = threading.Lock()
 
 
 class Releaser(Protocol):
@@ -71,14 +73,17 @@ class Scope:
     def request(self) -> RequestInfo | None:
         """The request that this scope is, or lies in; made when first asked for."""
         if self._make_request is not None:
-            self._request = self._make_request()
-            self._make_request = None
+            with _making_a_request:  # threads of one request may ask at the same time
+                if self._make_request is not None:
+                    self._request = self._make_request()
+                    self._make_request = None
         return self._request
 
     @property
     def request_made(self) -> bool:
-        """Whether anybody has asked for the request yet."""
-        return self._request is not None
+        """Whether anybody has asked for the request yet; waits for a thread that is just making it."""
+        with _making_a_request:
+            return self._request is not None
 
     def add(self, effect: Effect) -> None:
         """Keeps it until the scope is closed; lets it through where it is already.
@@ -147,10 +152,12 @@ def enter_scope(scope: Scope | None) -> Scope | None:
 
 def release(runtime: Releaser, effects: Sequence[Effect]) -> None:
     """Hands effects to the runtime, or to the innermost recorder while there is one."""
-    if _recorders:
-        _recorders[-1].record(effects)
-    else:
+    try:
+        recorder = _recorders[-1]
+    except IndexError:
         runtime.release(effects)
+    else:
+        recorder.record(effects)
 
 
 def announce(runtime: Releaser) -> None:
@@ -219,18 +226,20 @@ def after(
     scope = _current.get()
     if scope is None:
         try:
-            release(_the_one_runtime(scheduled), (scheduled,))
+            runtime = _the_one_runtime(scheduled)
         except NotRunningError:
             scheduled.discard()
             raise
+        if when == "error":  # what is in no unit of work fails with none
+            scheduled.discard()
+        else:
+            release(runtime, (scheduled,))
         return
     scheduled.bind(scope.request)
     scope.add(scheduled)
 
 
-def _effect_of(
-    effect: object, args: tuple[Any, ...], when: When, name: str | None, timeout: float | None
-) -> Effect:
+def _effect_of(effect: object, args: tuple[Any, ...], when: When, name: str | None, timeout: float | None) -> Effect:
     try:
         _check(effect, args, when, timeout)
     except (TypeError, ValueError):
@@ -266,9 +275,10 @@ def _check(effect: object, args: tuple[Any, ...], when: str, timeout: float | No
 
 
 def _the_one_runtime(effect: Effect) -> Releaser:
-    if _recorders or len(_running) == 1:
-        return _running[0] if _running else _NOBODY
-    if not _running:
+    running = [runtime for runtime in tuple(_running) if runtime.accepting]
+    if _recorders or len(running) == 1:
+        return running[0] if running else _NOBODY
+    if not running:
         msg = (
             f"after({effect.label}): no SideEffects is running here. Wrap the app in "
             "sidefx.asgi.SideEffectsMiddleware and start it, or use `async with SideEffects(...)`; "
@@ -276,7 +286,7 @@ def _the_one_runtime(effect: Effect) -> Releaser:
         )
         raise NotRunningError(msg)
     msg = (
-        f"after({effect.label}): {len(_running)} runtimes are running and this thread or task belongs to none; "
+        f"after({effect.label}): {len(running)} runtimes are running and this thread or task belongs to none; "
         "carry the scope into it with fx.bind(function)"
     )
     raise NotRunningError(msg)

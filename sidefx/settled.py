@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sidefx.events import Event
+if TYPE_CHECKING:
+    from sidefx.events import Event
 
 CALLABLES = "callables"
 """What stands for a sink where a function or an awaitable was called."""

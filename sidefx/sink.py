@@ -9,6 +9,7 @@ A class attribute `backend = "asyncio"` says that its library runs on asyncio al
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,9 +58,9 @@ def inspect_sink(sink: object) -> SinkSpec:
     )
 
 
-def is_async_callable(call: object) -> bool:
+def is_async_callable(call: Any) -> bool:
     """Whether calling it gives an awaitable, seen through partials and objects with `__call__`."""
-    while hasattr(call, "func") and not inspect.ismethod(call):  # functools.partial
+    while isinstance(call, functools.partial):
         call = call.func
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 

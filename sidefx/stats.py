@@ -58,7 +58,10 @@ class Stats:
         if self.callables.accepted:
             rows.append(_row("(callables)", self.callables))
         widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-        lines = ["  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+        lines = [
+            "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
         if self.unrouted:
             lines.append("no sink takes: " + ", ".join(f"{kind} × {count}" for kind, count in self.unrouted.items()))
         if self.dead_letters:

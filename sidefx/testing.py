@@ -126,7 +126,11 @@ async def _run_in_context(effect: Effect, threads: DaemonThreads) -> None:
 
 
 async def check_sink(
-    make: Callable[[], object], events: Sequence[Event], *, secrets: Sequence[str] = (), timeout: float = 30.0  # noqa: ASYNC109 - a bound for the whole check
+    make: Callable[[], object],
+    events: Sequence[Event],
+    *,
+    secrets: Sequence[str] = (),
+    timeout: float = 30.0,  # noqa: ASYNC109 - a bound for the whole check
 ) -> None:
     """Holds a sink to the contract, against its real receiver: the suite that every built-in sink passes.
 

@@ -61,9 +61,9 @@ class DaemonThreads:
             msg = f"{self._abandoned} abandoned synchronous calls still hang in their threads; no more are started"
             raise TooManyHungThreadsError(msg)
         job = _Job(self, function, args)
-        self._jobs.put(job)
-        if not self._idle.acquire(blocking=False):
+        if not self._idle.acquire(blocking=False):  # the thread first: where none can be started, no job is left behind
             threading.Thread(target=self._work, name="sidefx-worker", daemon=True).start()
+        self._jobs.put(job)
         try:
             await job.done.wait()
         except BaseException:
@@ -106,6 +106,10 @@ class _Job:
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        with self._pool._lock:  # noqa: SLF001 - the same module
+            if self._abandoned:  # before it could begin: nobody wants it any more
+                self._pool._count(-1)  # noqa: SLF001
+                return
         try:
             self.result = self._context.run(self._function, *self._args)
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is

@@ -342,7 +342,7 @@ async def test_a_sync_effect_past_its_deadline_is_abandoned_and_counted() -> Non
         back.set()
 
     async with SideEffects(runtime=RuntimeOptions(callables=CallableOptions(concurrency=1))) as fx:
-        after(hang, timeout=0.01)
+        after(hang, timeout=0.2)
         ran: list[int] = []
         after(ran.append, 1)
         await fx.flush(5)

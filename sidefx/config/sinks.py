@@ -104,7 +104,7 @@ def _find(draft: Draft, table: Mapping[str, Any]) -> SinkType | None:
 
 
 def _prepare(draft: Draft, sink_type: SinkType, table: Mapping[str, Any]) -> Callable[[], None] | None:
-    """Checks the settings; where nothing is wrong so far, what is left to do to make the sink."""
+    """Checks the settings; where they are right, what is left to do to make the sink: it may find more."""
     try:
         model = settings_model(sink_type.target) if inspect.isclass(sink_type.target) else create_model("NoSettings")
     except SinkContractError as error:
@@ -118,7 +118,7 @@ def _prepare(draft: Draft, sink_type: SinkType, table: Mapping[str, Any]) -> Cal
     hide = partial(conceal, secrets=list(texts(known, annotations)))
     settings, found = validate(model, known, ("sinks", draft.name), conceal=hide)
     draft.problems += found
-    if draft.problems or settings is None:
+    if settings is None:
         return None
     return partial(_make, draft, sink_type, given(settings), hide)
 

@@ -6,16 +6,18 @@ Mistakes of form are a `pydantic.ValidationError` at the call; values that only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sidefx.events.event import Event
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
-def _identifier(value: object) -> object:
+
+def _identifier(value: object) -> Any:
     return str(value) if isinstance(value, (int, UUID)) and not isinstance(value, bool) else value
 
 
@@ -146,12 +148,12 @@ def audit(
     """
     return AuditEvent(
         action=action,
-        actor=actor,
-        target=target,
+        actor=_identifier(actor),
+        target=_identifier(target),
         outcome=outcome,
         reason=reason,
         changes=None if changes is None else dict(changes),
-        tenant=tenant,
+        tenant=_identifier(tenant),
         metadata=dict(metadata or {}),
     )
 
@@ -171,8 +173,8 @@ def track(
     """
     return TrackEvent(
         event=event,
-        user_id=user_id,
-        anonymous_id=anonymous_id,
+        user_id=_identifier(user_id),
+        anonymous_id=_identifier(anonymous_id),
         properties=dict(properties or {}),
         context=dict(context or {}),
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from uuid import UUID  # noqa: TC003 - pydantic reads the annotation at run time
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from sidefx.errors import SidefxError
 from sidefx.events.ids import uuid7
-from sidefx.request import RequestInfo  # noqa: TC001 - pydantic reads the annotation at run time
+from sidefx.request import RequestInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ class Event(BaseModel):
     Instances are frozen and go to JSON and back (`model_dump_json`, `event_from_json`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", populate_by_name=True)
 
     kind: ClassVar[str] = "event"
 
@@ -54,8 +55,11 @@ class Event(BaseModel):
         super().__pydantic_init_subclass__(**config)
         if cls.__pydantic_generic_metadata__["origin"] is not None:  # Paid[int] keeps the kind of Paid
             return
-        if retyped := [name for name in _RESERVED if name in cls.__dict__.get("__annotations__", {})]:
+        if retyped := [name for name in _RESERVED if name in inspect.get_annotations(cls)]:
             msg = f"{cls.__qualname__}: {', '.join(retyped)} is reserved by Event; name the field otherwise"
+            raise TypeError(msg)
+        if "kind" in cls.__dict__ or "kind" in inspect.get_annotations(cls):
+            msg = f"{cls.__qualname__}: write the kind as `class {cls.__name__}(Event, kind=...)`, and name no field so"
             raise TypeError(msg)
         cls.kind = kind or _WORD_BOUNDARY.sub("_", cls.__name__).lower()
         _register(cls)
@@ -69,8 +73,8 @@ class Event(BaseModel):
         copy = object.__new__(type(self))
         object.__setattr__(copy, "__dict__", {**self.__dict__, **values})
         object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
-        object.__setattr__(copy, "__pydantic_extra__", None)
-        object.__setattr__(copy, "__pydantic_private__", self.__pydantic_private__)
+        object.__setattr__(copy, "__pydantic_extra__", self.__pydantic_extra__)
+        object.__setattr__(copy, "__pydantic_private__", self.__pydantic_private__ and {**self.__pydantic_private__})
         return copy
 
 
@@ -85,7 +89,10 @@ def _register(cls: type[Event]) -> None:
         )
         raise TypeError(msg)
     other = _by_kind.get(cls.kind)
-    same_class_again = other is not None and (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__)
+    same_class_again = other is not None and (other.__module__, other.__qualname__) == (
+        cls.__module__,
+        cls.__qualname__,
+    )
     if other is not None and not same_class_again:  # a module that is reloaded defines its classes again
         msg = (
             f"{cls.__module__}.{cls.__qualname__}: the kind {cls.kind!r} is already "

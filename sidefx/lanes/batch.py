@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
-from pydantic_core import PydanticSerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,8 +120,8 @@ class Batcher:
 
     def _measure(self, event: Event) -> int:
         try:
-            size = len(type(event).__pydantic_serializer__.to_json(event))
-        except (PydanticSerializationError, ValueError) as error:
+            size = len(type(event).__pydantic_serializer__.to_json(event, warnings=False))
+        except Exception as error:  # a serializer is a user's code: what it raises must not end the lane
             msg = f"cannot be written as JSON: {type(error).__name__}"
             raise Unfit(msg) from error
         if self._max_event_bytes is not None and size > self._max_event_bytes:

@@ -33,16 +33,20 @@ class Breaker:
             return "closed"
         return "half-open" if self._probing else "open"
 
-    async def admit(self) -> None:
-        """Returns when an attempt may be made; it must be followed by `succeed`, `fail` or `give_back`."""
+    async def admit(self) -> bool:
+        """Returns when an attempt may be made, and whether that is to see whether the sink works again.
+
+        It must be followed by `succeed`, `fail` or `give_back`.
+        """
         while self._opened_at is not None:
             now = anyio.current_time()
             if not self._probing and now >= self._opened_at + self._reset:
                 self._probing = True
-                return
+                return True
             until = float("inf") if self._probing else self._opened_at + self._reset
             with anyio.CancelScope(deadline=until):
                 await self._changed.wait()
+        return False
 
     def succeed(self) -> None:
         """The sink answered."""

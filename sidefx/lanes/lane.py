@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from sidefx.cancellation import meant_for_this_task
+from sidefx.cancellation import must_go_on
 from sidefx.errors import AttemptTimeout, PartialError, PermanentError, SidefxError
 from sidefx.lanes.batch import Batcher
 from sidefx.lanes.breaker import Breaker
@@ -95,13 +96,20 @@ class Lane:
         self.ledger.accepted += 1
         if effect.cohort is not None:
             effect.cohort.join()
+        reason, refusal, shown = None, None, True
         try:
-            if not self._filter.passes_all and (reason := self._filter.reason_to_drop(_event(effect))) is not None:
-                self._settle([effect], "dropped", reason)
-                return
+            reason = None if self._filter.passes_all else self._filter.reason_to_drop(_event(effect))
+        except BaseException as error:  # noqa: BLE001 - a user's predicate; what it raises is shown below
+            refusal = error
+        try:
             effect = self._redacted(effect)
-        except Exception as error:  # noqa: BLE001 - a user's predicate, or a field that cannot be masked
-            self._settle([effect], "rejected", summary_of(error), error, show_event=self._redact is None)
+        except BaseException as error:  # noqa: BLE001 - a field that cannot be masked, or a user's class
+            refusal, shown = error, False
+        if refusal is not None:
+            self._refuse(effect, refusal, show_event=shown)
+            return
+        if reason is not None:
+            self._settle([effect], "dropped", reason)
             return
         dropped = self._buffer.put(effect, held=held)
         if dropped is not None:
@@ -118,11 +126,12 @@ class Lane:
     @contextmanager
     def hurried(self) -> Iterator[None]:
         """Meanwhile no batch lingers."""
-        self._batcher.hurry()
+        batcher = self._batcher  # a runtime that is started again has another one
+        batcher.hurry()
         try:
             yield
         finally:
-            self._batcher.relax()
+            batcher.relax()
 
     def abandon(self) -> None:
         """The runtime ends: what has not been carried is dropped, counted."""
@@ -151,10 +160,16 @@ class Lane:
                 failures = {} if error is None else _failures(waiting, error)
                 self._tell_breaker(waiting, error, failures, attempts)
                 waiting = self._sort_out(waiting, failures, attempts)
+                if not waiting:
+                    return
                 pause = pause_after(attempts, failures.values(), self.options.retry)
                 waiting = self._on_time(waiting, failures, attempts, started, pause)
                 if waiting:
                     await anyio.sleep(pause)
+        except Exception as error:  # noqa: BLE001 - a fault of sidefx itself: it costs these events, not the lane
+            self._reporter.fault(self.name, error)
+            self.breaker.give_back()
+            self._end(waiting, "rejected", f"sidefx itself failed: {summary_of(error)}", error, attempts)
         except BaseException:
             self._end(waiting, "dropped", "shutdown", None, attempts)
             raise
@@ -168,11 +183,21 @@ class Lane:
 
     async def _may_attempt(self, until: float) -> bool:
         """Waits for the rate limit and the breaker; False where that took too long."""
-        with anyio.CancelScope(deadline=until):
-            if self._rate is not None and (wait := self._rate.reserve(anyio.current_time())) > 0:
-                await anyio.sleep(wait)
-            await self.breaker.admit()
+        if self._rate is None and self.breaker.state == "closed":
             return True
+        with anyio.CancelScope(deadline=until):
+            while True:
+                # the breaker first: a place in the rate that passes while it is open would be used later, in a burst
+                probes = await self.breaker.admit()
+                if self._rate is not None and (wait := self._rate.reserve(anyio.current_time())) > 0:
+                    try:
+                        await anyio.sleep(wait)
+                    except BaseException:
+                        if probes:
+                            self.breaker.give_back()
+                        raise
+                if probes or self.breaker.state == "closed":
+                    return True
         return False
 
     def _on_time(
@@ -193,12 +218,9 @@ class Lane:
             with anyio.CancelScope(deadline=started + limit) as bounds:
                 await self._deliver(payload)
         except Exception as error:  # noqa: BLE001 - a sink raises what it likes, and the lane decides
-            return error
-        except (KeyboardInterrupt, GeneratorExit):
-            self.breaker.give_back()
-            raise
+            return _alone(error)
         except BaseException as error:
-            if isinstance(error, anyio.get_cancelled_exc_class()) and meant_for_this_task():
+            if must_go_on(error):
                 self.breaker.give_back()
                 raise
             return SinkCancelledError(f"the sink raised {type(error).__name__}")
@@ -229,9 +251,7 @@ class Lane:
             self._end(delivered, "delivered", "", None, attempts)
         return again
 
-    def _expire(
-        self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int, reason: str
-    ) -> None:
+    def _expire(self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int, reason: str) -> None:
         for effect in effects:
             failure = failures.get(_event(effect).id)
             why = reason if failure is None else f"{reason}: {summary_of(failure)}"
@@ -296,6 +316,16 @@ class Lane:
             if effect.cohort is not None:
                 effect.cohort.leave()
 
+    def _refuse(self, effect: Effect, error: BaseException, *, show_event: bool) -> None:
+        """Rejects what could not pass the filter or the redaction."""
+        if self._redact is None:
+            self._settle([effect], "rejected", summary_of(error), error, show_event=show_event)
+        else:  # the error may quote what the sink's log lines must not show
+            reason = f"{type(error).__qualname__}: its text is withheld, for `redact` is set"
+            self._settle([effect], "rejected", reason, PermanentError(reason), show_event=show_event)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+
     def _reject_unfit(self, effect: Effect, reason: str) -> None:
         self._settle([effect], "rejected", reason, PermanentError(reason))
 
@@ -316,15 +346,22 @@ def _event(effect: Effect) -> Any:
     return effect.event
 
 
+def _alone(error: Exception) -> Exception:
+    """The only error in a group: a sink's own task group wraps what it raises."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def _failures(effects: list[Effect], error: Exception) -> dict[UUID, Exception]:
     """What failed, by event id: of a partial error what it names, of any other everything.
 
     Where a partial error names only events of some other batch, nobody knows what was delivered: a
     second delivery is better than none.
     """
-    if isinstance(error, PartialError):
+    if isinstance(error, PartialError) and isinstance(failures := getattr(error, "failures", None), Mapping):
         ids = {_event(effect).id for effect in effects}
-        named = {id_: failure for id_, failure in error.failures.items() if id_ in ids}
-        if named or not error.failures:
+        named = {id_: failure for id_, failure in failures.items() if id_ in ids}
+        if named or not failures:
             return named
     return {_event(effect).id: error for effect in effects}

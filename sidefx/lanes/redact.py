@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from copy import copy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from sidefx.events import Event
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sidefx.events import Event
-
 MASK = "[redacted]"
 _ANY = "*"
+_KEPT = frozenset({"id", "at"})
+"""Of an event: the lane and the receivers tell events apart by these."""
 
 
 class Redactor:
@@ -38,35 +43,68 @@ def _masked(value: Any, path: list[str]) -> Any:
     """The value with everything at the path masked; the same object where nothing is there."""
     head, *rest = path
     if isinstance(value, BaseModel):
-        names = type(value).model_fields if head == _ANY else (head,) if head in type(value).model_fields else ()
-        changed = {
-            name: new
-            for name in names
-            if (new := _masked(value.__dict__[name], rest) if rest else _field_mask(type(value), name))
-            is not value.__dict__[name]
-        }
-        return value.model_copy(update=changed) if changed else value
+        return _masked_model(value, head, rest)
     if isinstance(value, Mapping):
         keys = list(value) if head == _ANY else [key for key in value if str(key) == head]
         changed = {key: _masked(value[key], rest) if rest else MASK for key in keys}
         return {**value, **changed} if changed else value
     if isinstance(value, (list, tuple)):
-        chosen = range(len(value)) if head == _ANY else [int(head)] if head.isdecimal() else []
-        items = list(value)
-        for index in chosen:
-            if index < len(items):
-                items[index] = _masked(items[index], rest) if rest else MASK
-        return type(value)(items) if type(value) in {list, tuple} else items
+        return _masked_sequence(value, head, rest)
+    if isinstance(value, AbstractSet) and head == _ANY:
+        return type(value)(_masked(item, rest) if rest else MASK for item in value)  # type: ignore[call-arg]  # set or frozenset
+    if dataclasses.is_dataclass(value):
+        masked = copy(value)
+        for field in dataclasses.fields(value):
+            if head in {_ANY, field.name}:
+                new = _masked(getattr(value, field.name), rest) if rest else MASK
+                object.__setattr__(masked, field.name, new)  # it may be frozen
+        return masked
     return value
+
+
+def _masked_model(model: BaseModel, head: str, rest: list[str]) -> BaseModel:
+    fields, extra = type(model).model_fields, model.__pydantic_extra__ or {}
+    changed: dict[str, Any] = {}
+    for name, value in (vars(model) | extra).items():
+        if head not in {_ANY, name} or (isinstance(model, Event) and name in _KEPT):
+            continue
+        if name in fields:
+            new = _masked(value, rest) if rest else copy(_field_mask(type(model), name))
+        else:  # extra, or a cached property, which goes with what it was made of
+            new = _masked(value, rest) if rest else MASK
+        if new is not value:
+            changed[name] = new
+    if not changed:
+        return model
+    masked = BaseModel.__copy__(model)  # a request's own gives the request itself, which everybody sees
+    for name in vars(masked).keys() - fields.keys():
+        del vars(masked)[name]
+    for name in changed.keys() & fields.keys():
+        vars(masked)[name] = changed[name]
+    if masked.__pydantic_extra__ is not None:
+        masked.__pydantic_extra__.update({name: changed[name] for name in changed.keys() & extra.keys()})
+    return masked
+
+
+def _masked_sequence(value: list[Any] | tuple[Any, ...], head: str, rest: list[str]) -> Any:
+    names = getattr(value, "_fields", ())  # of a named tuple
+    items = [
+        (_masked(item, rest) if rest else MASK) if head in {_ANY, str(index), *names[index : index + 1]} else item
+        for index, item in enumerate(value)
+    ]
+    if names:
+        return type(value)(*items)
+    return type(value)(items) if type(value) in {list, tuple} else items
 
 
 @lru_cache(maxsize=1_024)
 def _field_mask(model: type[BaseModel], name: str) -> Any:
     """What stands in a declared field for a masked value, such that the model stays valid."""
     field = model.model_fields[name]
-    candidates = [MASK, None] if field.is_required() else [MASK, None, field.get_default(call_default_factory=True)]
-    adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
-    for candidate in [*candidates, (MASK,), {}]:
+    defaults: list[Any] = [] if field.is_required() else [field.get_default(call_default_factory=True)]
+    annotation: Any = field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    for candidate in [MASK, None, *defaults, (MASK,), {}]:
         try:
             return adapter.validate_python(candidate)
         except ValidationError:

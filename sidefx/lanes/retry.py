@@ -21,5 +21,14 @@ def pause_after(attempt: int, errors: Iterable[Exception], options: RetryOptions
     """
     # the exponent is bounded before the power is taken: 2.0 ** 5000 overflows
     ceiling = min(options.max, options.initial * 2.0 ** min(attempt - 1, 64))
-    asked = max((error.retry_after or 0.0 for error in errors if isinstance(error, TransientError)), default=0.0)
+    asked = max((_asked_by(error) for error in errors if isinstance(error, TransientError)), default=0.0)
     return max(random.uniform(0.0, ceiling), asked)  # noqa: S311 - jitter, not a secret
+
+
+def _asked_by(error: TransientError) -> float:
+    """Its `retry_after`; 0 where it is no number of seconds, or a subclass has none."""
+    try:
+        seconds = float(error.retry_after or 0.0)
+    except Exception:  # noqa: BLE001 - a sink's own error class; a header that was passed on as it came
+        return 0.0
+    return seconds if seconds > 0 else 0.0  # nan is not above 0 either

@@ -1,0 +1,152 @@
+"""`Exchange`: one request and its response, observed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sidefx.asgi.snapshot import request_info, route_of
+from sidefx.errors import ResponseOverError
+from sidefx.scope import Scope, running_effect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidefx.asgi.protocol import ASGIScope, Message, Receive, Send
+    from sidefx.request import Outcome, RequestInfo
+    from sidefx.runtime import SideEffects
+
+_FIRST_ERROR_STATUS = 400
+_SWITCHING_PROTOCOLS = 101
+
+
+class Exchange:
+    """One request and its response, or one websocket: observes both, and changes neither."""
+
+    def __init__(self, effects: SideEffects, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        self.scope = Scope(effects, make_request=self._request_info)
+        self._asgi_scope = scope
+        self._path = scope["path"]
+        self._root_path = scope.get("root_path", "")
+        self._receive = receive
+        self._send = send
+        self._started = time.perf_counter()
+        self._ended: float | None = None
+        self._status: int | None = None
+        self._bytes = 0
+        self._trailers = False
+        self.complete = False
+        """Whether the last message of the response has passed."""
+        self._over = False
+        self._disconnected = False
+        self._send_errors: tuple[OSError, ...] = ()
+        self._outcome: Outcome = "unknown"
+
+    async def receive(self) -> Message:
+        """Passes on what the server says."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self.complete:
+            self._disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Passes on what the app says.
+
+        Raises:
+            ResponseOverError: an effect called it; the response has gone.
+        """
+        if self._over and running_effect.get() is not None:
+            msg = "an effect tried to send a part of the response, which is over; effects cannot change it"
+            raise ResponseOverError(msg)
+        before = self.complete, self._status
+        final = self._observe(message)
+        try:
+            await self._send(message)
+        except OSError as error:  # ASGI 2.4: the client has gone
+            if final:
+                self.complete = False
+            if not self.complete:
+                self._disconnected = True
+                self._send_errors = (*self._send_errors[:1], error)  # an app may go on and on: the first and the last
+            raise
+        except Exception:  # the server has refused the message: it did not pass
+            self.complete, self._status = before
+            raise
+        finally:
+            if final:
+                self._ended = time.perf_counter()
+
+    def _observe(self, message: Message) -> bool:
+        """Takes down what the message says; True where it ends the response."""
+        if self.complete:
+            return False
+        kind = message["type"]
+        if kind in {"http.response.start", "websocket.http.response.start"}:
+            self._status = message["status"]
+            self._trailers = message.get("trailers", False)
+        elif kind in {"http.response.body", "websocket.http.response.body"}:
+            self._bytes += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False) and not self._trailers
+        elif kind == "http.response.pathsend":
+            self.complete = not self._trailers
+        elif kind == "http.response.trailers":
+            self.complete = not message.get("more_trailers", False)
+        elif kind == "websocket.accept":
+            self._status = _SWITCHING_PROTOCOLS
+        elif kind == "websocket.close" and self._status is None:
+            self._status = 403  # https://asgi.readthedocs.io/en/stable/specs/www.html#close-send-event
+        return self.complete
+
+    def end(self, error: BaseException | None) -> bool:
+        """The app has returned or raised: fills in the outcome, and says whether it was a success."""
+        self._over = True
+        self._ended = self._ended or time.perf_counter()
+        left = self._disconnected
+        raised = isinstance(error, Exception) and not _caused_by(error, self._send_errors)
+        websocket = self._asgi_scope["type"] == "websocket"
+        if raised:
+            self._outcome = "errored"
+        elif left:
+            self._outcome = "disconnected"
+        elif self.complete or (websocket and error is None):
+            self._outcome = "complete"
+        if self.scope.request_made and self.scope.request is not None:
+            self._fill_in(self.scope.request)
+        if websocket:
+            return not raised and (error is None or isinstance(error, Exception))
+        sent = self._status is not None and self._status < _FIRST_ERROR_STATUS
+        return sent and not raised and (self.complete or left)
+
+    def _fill_in(self, request: RequestInfo) -> None:
+        request._complete(  # noqa: SLF001 - the one place that may
+            route=route_of(self._asgi_scope, self._root_path),
+            status=self._status,
+            bytes_sent=self._bytes,
+            duration=None if self._ended is None else self._ended - self._started,
+            outcome=self._outcome,
+        )
+
+    def _request_info(self) -> RequestInfo:
+        info = request_info(self._asgi_scope, self._path, self._root_path)
+        if self._over:
+            self._fill_in(info)
+        return info
+
+
+def _caused_by(error: BaseException | None, causes: Sequence[BaseException]) -> bool:
+    """Whether one of the causes is `error`, in its chain, or in a group of it."""
+    if not causes:
+        return False
+    waiting = [error]
+    seen: set[int] = set()
+    while waiting:
+        current = waiting.pop()
+        if any(current is cause for cause in causes):
+            return True
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        waiting += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+    return False
