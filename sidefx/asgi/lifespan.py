@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sidefx.report import summary_of
 
 if TYPE_CHECKING:
-    from sidefx.asgi.middleware import SideEffectsMiddleware
-    from sidefx.asgi.protocol import ASGIScope, Message, Receive, Send
+    from contextlib import AbstractAsyncContextManager
+
+    from sidefx.asgi.protocol import ASGIApp, ASGIScope, Message, Receive, Send
     from sidefx.runtime import SideEffects
 
 _log = logging.getLogger("sidefx.asgi")
 
 
+class Owner(Protocol):
+    """Whose lifespan it is: the middleware."""
+
+    app: ASGIApp
+
+    def lifespan(self) -> AbstractAsyncContextManager[SideEffects | None]:
+        """Runs the runtime while the block lasts."""
+        ...
+
+    async def before_shutdown(self, effects: SideEffects) -> None:
+        """Called before the app hears of the shutdown."""
+        ...
+
+
 class Lifespan:
     """The server's lifespan, with the runtime started before the app's and drained before its shutdown."""
 
-    def __init__(self, middleware: SideEffectsMiddleware, receive: Receive, send: Send) -> None:
-        self._middleware = middleware
+    def __init__(self, owner: Owner, receive: Receive, send: Send) -> None:
+        self._owner = owner
         self._receive = receive
         self._send = send
         self._startup: Message | None = None
@@ -33,7 +48,7 @@ class Lifespan:
         self._startup = await self._receive()
         async with self._runtime:
             try:
-                self._effects = await self._runtime.enter_async_context(self._middleware.lifespan())
+                self._effects = await self._runtime.enter_async_context(self._owner.lifespan())
             except Exception as error:  # noqa: BLE001 - told to the server, which prints it and ends
                 _log.error("sidefx could not start: %s", error)  # the message is the page to read
                 await self._send({"type": "lifespan.startup.failed", "message": f"sidefx could not start: {error}"})
@@ -42,7 +57,7 @@ class Lifespan:
 
     async def _run_app(self, scope: ASGIScope) -> None:
         try:
-            await self._middleware.app(scope, self._receive_for_app, self._send_for_app)
+            await self._owner.app(scope, self._receive_for_app, self._send_for_app)
         except Exception as error:
             if self._app_answered:
                 raise
@@ -64,7 +79,7 @@ class Lifespan:
         message = await self._receive()
         if message["type"] == "lifespan.shutdown" and self._effects is not None:
             # before the app hears of it: its resources still exist
-            await self._middleware.before_shutdown(self._effects)
+            await self._owner.before_shutdown(self._effects)
         return message
 
     async def _send_for_app(self, message: Message) -> None:
