@@ -126,6 +126,8 @@ class Callables:
                 raise
             failure = error  # SystemExit and a foreign cancellation too: one effect must not stop the others
             result, reason = "rejected", summary_of(error)
+            if bounds.cancel_called:  # it was what it did about its cancellation that failed
+                result, reason = "expired", f"timeout: not done within {timeout:g} s, then {reason}"
         finally:
             self.ledger.took(anyio.current_time() - started)
             self.ledger.in_flight -= 1

@@ -414,21 +414,25 @@ class SideEffects:
     ) -> int:
         """Sends dead letters that match all that is given to their sinks again, and says how many.
 
-        Each leaves the dead letters; where it fails again, it comes back.
+        Each leaves the dead letters; where it fails again, it comes back. Where a lane is full, the rest stays.
 
         Raises:
             NotRunningError: the runtime is not running.
         """
         self._check_here("replay()")
-        letters = self.dead_letters.take(sink=sink, kind=kind, ids=ids)
-        for letter in letters:
+        replayed: Counter[str] = Counter()
+        for letter in self.dead_letters.take(sink=sink, kind=kind, ids=ids):
+            if self._lanes[letter.sink].full:
+                self.dead_letters.add(letter)
+                continue
+            replayed[letter.sink] += 1
             effect = Effect(event=letter.event, request=letter.event.request)
             self._dispatcher.join(effect)
             self._lanes[letter.sink].offer(effect, held=True)
             effect.cohort.leave()  # type: ignore[union-attr]  # join() gave it one
-        for name in {letter.sink for letter in letters}:
+        for name in replayed:
             await self._lanes[name].room()
-        return len(letters)
+        return replayed.total()
 
     def stats(self) -> Stats:
         """Counts of every lane, at this moment."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import from_json, to_json
 
 from sidefx.errors import SidefxError
 from sidefx.events.ids import uuid7
@@ -119,4 +120,6 @@ def event_from_json(kind: str, text: str | bytes) -> Event:
     except KeyError:
         msg = f"no event class of kind {kind!r} has been imported"
         raise UnknownKindError(msg) from None
+    if computed := cls.model_computed_fields:  # they are written, and made anew
+        text = to_json({name: value for name, value in from_json(text).items() if name not in computed})
     return cls.model_validate_json(text)

@@ -34,6 +34,11 @@ class Buffer:
         """Whether whoever adds to it is to wait for `room()`."""
         return self._when_full == "block"
 
+    @property
+    def full(self) -> bool:
+        """Whether something would be dropped for one more."""
+        return len(self._queue) >= self._max and not self.blocks
+
     def put(self, effect: Effect, *, held: bool) -> Effect | None:
         """Adds it, and returns what had to be dropped for it: the effect itself, an older one or None."""
         if len(self._queue) >= self._max:

@@ -87,6 +87,11 @@ class Lane:
         """Whether whoever releases events to it is to wait for `room()`."""
         return self._buffer.blocks
 
+    @property
+    def full(self) -> bool:
+        """Whether its buffer would drop something for one more event."""
+        return self._buffer.full
+
     async def room(self) -> None:
         """Returns once its buffer is within its bound."""
         await self._buffer.room()

@@ -767,6 +767,50 @@ async def test_a_sink_that_never_waits_starves_nobody() -> None:
     assert turns > 10_000
 
 
+async def test_an_effect_that_fails_over_its_cancellation_has_timed_out() -> None:
+    """What it raises in the end does not hide why."""
+
+    async def clumsy() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise LookupError("while cleaning up")
+
+    records: list[Settled] = []
+    async with SideEffects(observers=[records.append]) as fx:
+        after(clumsy, timeout=0.01)
+        await fx.flush(5)
+    assert records[0].result == "expired"
+    assert records[0].reason == "timeout: not done within 0.01 s, then LookupError: while cleaning up"
+
+
+async def test_a_replay_drops_nothing_for_lack_of_room() -> None:
+    """What does not fit into the lane stays with the dead letters."""
+    gate = anyio.Event()
+    refused: set[int] = set()
+
+    async def choosy(event: Made) -> None:
+        if event.n not in refused:
+            refused.add(event.n)
+            raise PermanentError("not yet")
+        await gate.wait()
+
+    options = SinkOptions(buffer=BufferOptions(max_events=3))
+    async with SideEffects({"s": choosy}, {"s": options}) as fx:
+        for n in range(5):
+            await fx.emit(Made(n=n))
+            await fx.flush(5)
+        assert len(fx.dead_letters) == 5
+        assert await fx.replay() == 3
+        assert len(fx.dead_letters) == 2
+        gate.set()
+        await fx.flush(5)
+        assert await fx.replay() == 2
+        await fx.flush(5)
+        stats = fx.stats().sinks["s"]
+    assert (stats.delivered, stats.dropped) == (5, {})
+
+
 # --- starting and ending ----------------------------------------------------------------------------
 
 
@@ -1248,6 +1292,14 @@ def test_a_kind_is_given_in_one_way() -> None:
 
         class Declared(Event):
             kind: str = "x"  # type: ignore[misc]
+
+
+def test_computed_fields_go_to_json_and_are_made_anew() -> None:
+    """A class that forbids extra fields reads its own JSON."""
+    event = Card(number="4111")
+    again = event_from_json("review.card", event.model_dump_json())
+    assert isinstance(again, Card)
+    assert (again.id, again.shown) == (event.id, "card 4111")
 
 
 def test_fields_with_an_alias_go_to_json_and_back() -> None:
