@@ -15,6 +15,7 @@ from sidefx.report import summary_of
 from sidefx.scope import running_effect
 from sidefx.settled import CALLABLES, Settled
 from sidefx.sink import is_async_callable
+from sidefx.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sidefx.options import CallableOptions
     from sidefx.report import Reporter
     from sidefx.settled import Result
-    from sidefx.threads import DaemonThreads
 
 
 class Callables:
@@ -35,14 +35,13 @@ class Callables:
         self,
         options: CallableOptions,
         reporter: Reporter,
-        threads: DaemonThreads,
         *,
         before_settling: Callable[[], None],
     ) -> None:
         self.ledger = Ledger()
         self._options = options
         self._reporter = reporter
-        self._threads = threads
+        self._threads = DaemonThreads()
         self._before_settling = before_settling
         self._queue: deque[Effect] = deque()
         self._tasks: TaskGroup | None = None
@@ -53,6 +52,11 @@ class Callables:
     def queued(self) -> int:
         """Effects that wait for a place."""
         return len(self._queue)
+
+    @property
+    def abandoned_threads(self) -> int:
+        """Synchronous effects past their deadline that still run."""
+        return self._threads.abandoned
 
     def open(self, tasks: TaskGroup) -> None:
         """From now on effects run in that task group."""

@@ -31,6 +31,7 @@ class Effect:
         "event",
         "held",
         "name",
+        "replayed",
         "request",
         "site",
         "timeout",
@@ -62,6 +63,8 @@ class Effect:
         self.site = site
         self.request = request
         self.cohort: Cohort | None = None
+        self.replayed = False
+        """Whether it was a dead letter: what falls back has fallen back before."""
         self.held = False
         """Whether a finished request waits for room in the lanes that it goes to."""
 
@@ -102,6 +105,7 @@ class Effect:
         )
         other.cohort = self.cohort
         other.held = self.held
+        other.replayed = self.replayed
         return other
 
     def discard(self) -> None:

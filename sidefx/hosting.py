@@ -36,7 +36,9 @@ _STOP_SECONDS = 5.0
 class Caller(Protocol):
     """Calls a method of a sink where that sink lives."""
 
-    async def __call__(self, function: Callable[..., Any], *args: Any) -> Any: ...
+    async def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Returns or raises what the method does."""
+        ...
 
 
 def in_threads(threads: DaemonThreads) -> Caller:

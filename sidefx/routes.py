@@ -5,12 +5,16 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from sidefx.events import kinds
+from sidefx.lanes.redact import why_not_maskable
 from sidefx.paths import names, step
 from sidefx.problems import Problem, dotted, nearest
+from sidefx.settled import CALLABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from sidefx.events import Event
     from sidefx.options import SinkOptions
@@ -51,6 +55,9 @@ def check_routes(
         for name in options
         if name not in present
     ]
+    if CALLABLES in present:
+        reason = "is what statistics call the functions given to after()"
+        problems.append(Problem(dotted(("sinks", CALLABLES)), reason, "give the sink another name"))
     fallbacks = {name: options[name].fallback for name in sinks if name in options}
     for name, spec in sinks.items():
         if name in options:
@@ -103,7 +110,19 @@ def _check_redact(name: str, spec: SinkSpec, options: SinkOptions) -> Iterator[P
                 there = [known for parent in level for known in names(parent)]
                 yield Problem(path, f"no event of this sink has '{part}' there", nearest(part, there))
                 break
-            level = below
+            parents, level = level, below
+        else:
+            for reason in list(_unmaskable(parents, part))[:1]:  # what is true of a class is true of its subclasses
+                yield Problem(path, reason, "redact a part of it, or leave it out")
+
+
+def _unmaskable(parents: Iterable[Any], name: str) -> Iterator[str]:
+    """Why a mask does not fit where the path ends, for each model that has a field of that name there."""
+    for parent in parents:
+        if isinstance(parent, type) and issubclass(parent, BaseModel) and name in parent.model_fields:
+            reason = why_not_maskable(parent, name)
+            if reason is not None:
+                yield reason
 
 
 def _check_fallback(

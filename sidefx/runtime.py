@@ -1,4 +1,7 @@
-"""`SideEffects`: the runtime that owns sinks and lanes, and starts and ends with the app."""
+"""`SideEffects`: the runtime that owns sinks and lanes, and starts and ends with the app.
+
+Longer than other files: it is what users hold in their hands, and a good part of it is what they read of it.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,28 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.from_thread
 
-from sidefx.background import BackgroundTask, runs_on_asyncio
+from sidefx.background import BackgroundTask
+from sidefx.block import ScopeBlock
 from sidefx.callables import Callables
-from sidefx.cancellation import must_go_on
 from sidefx.dead_letters import DeadLetters
 from sidefx.dispatch import Dispatcher
 from sidefx.effect import Effect, describe
 from sidefx.errors import NotRunningError, SidefxError, SinkStartError
 from sidefx.events import Event
-from sidefx.hosting import AsyncioHost, in_threads, opened
+from sidefx.home import Home
+from sidefx.hosting import AsyncioHost
 from sidefx.lanes import Lane
 from sidefx.options import RuntimeOptions, SinkOptions
 from sidefx.problems import ConfigError
 from sidefx.report import Reporter, indented_traceback, summary_of
 from sidefx.routes import check_routes
 from sidefx.scope import Scope, announce, current_scope, enter_scope, running_effect, withdraw
-from sidefx.settled import CALLABLES
-from sidefx.sink import inspect_sink, is_async_callable
+from sidefx.sink import is_async_callable
 from sidefx.stats import Health, SinkStats, Stats, snapshot
 from sidefx.threads import DaemonThreads
 
@@ -41,10 +44,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskGroup
     from anyio.from_thread import BlockingPortal
 
-    from sidefx.hosting import Caller
     from sidefx.settled import Observer
 
 P = ParamSpec("P")
@@ -88,14 +90,11 @@ class SideEffects:
         self.name = name
         self.options = runtime or RuntimeOptions()
         self.dead_letters = DeadLetters(per_sink=self.options.dead_letters)
-        self._sinks = dict(sinks or {})
-        self._specs = {name: inspect_sink(sink) for name, sink in self._sinks.items()}
+        self._homes = {name: Home(name, sink) for name, sink in (sinks or {}).items()}
+        specs = {name: home.spec for name, home in self._homes.items()}
         options = dict(options or {})
-        if problems := check_routes(self._specs, options):
+        if problems := check_routes(specs, options):
             raise ConfigError(problems)
-        # apart from each other: one that hangs uses up its own
-        self._threads = {name: DaemonThreads() for name in (*self._sinks, CALLABLES)}
-        self._callers: dict[str, Caller] = {}
         self._reporter = Reporter(self.dead_letters, observers := tuple(observers))
         if wrong := [observer for observer in observers if is_async_callable(observer)]:
             msg = f"an observer is a plain function, called on the event loop; {describe(wrong[0])} is asynchronous"
@@ -103,22 +102,21 @@ class SideEffects:
         self._lanes = {
             name: Lane(
                 name,
-                functools.partial(self._deliver, name),
+                self._homes[name].deliver,
                 options.get(name, SinkOptions()),
                 self._reporter,
                 batch=spec.batch,
             )
-            for name, spec in self._specs.items()
+            for name, spec in specs.items()
         }
         for lane in self._lanes.values():
             lane.fallback = None if lane.options.fallback is None else self._lanes[lane.options.fallback]
         self._callables = Callables(
             self.options.callables,
             self._reporter,
-            self._threads[CALLABLES],
-            before_settling=lambda: self._dispatcher.take_in(),
+            before_settling=lambda: self._dispatcher.take_in(),  # noqa: PLW0108 - the dispatcher is yet to come
         )
-        self._dispatcher = Dispatcher(self._lanes, self._specs, self._callables)
+        self._dispatcher = Dispatcher(self._lanes, specs, self._callables)
         self._main_task: BackgroundTask | None = None
         self._accepting = False
         self._giving_up = threading.RLock()
@@ -242,8 +240,8 @@ class SideEffects:
                 closing = anyio.Event()
                 try:
                     with self._opening:
-                        for name in self._sinks:
-                            await homes.start(self._keep_open, name, host, closing)
+                        for home in self._homes.values():
+                            await homes.start(home.keep_open, host, closing, self.options.drain_timeout)
                     if self._opening.cancelled_caught:
                         msg = f"{self!r} was stopped before its sinks were open"
                         self._start_error = SinkStartError(msg)
@@ -300,35 +298,6 @@ class SideEffects:
             self._callables.abandon()
             self._reporter.list_left_over()
 
-    async def _keep_open(
-        self, name: str, host: AsyncioHost, closing: anyio.Event, *, task_status: TaskStatus[None]
-    ) -> None:
-        """Holds one sink open, so that it is entered and left by one task, and a slow one delays no other."""
-        sink = self._sinks[name]
-        hosted = self._specs[name].asyncio_only and not runs_on_asyncio()
-        self._callers[name] = caller = host.call if hosted else in_threads(self._threads[name])
-        with anyio.CancelScope() as bounds:
-            try:
-                async with opened(sink, caller):
-                    task_status.started()
-                    bounds.shield = True  # it is closed in peace, also where the event loop itself is ending
-                    try:
-                        await closing.wait()
-                    finally:
-                        bounds.deadline = anyio.current_time() + self.options.drain_timeout
-            except BaseException as error:
-                if must_go_on(error):
-                    raise
-                if not closing.is_set():
-                    msg = f"sinks.{name}: {type(sink).__qualname__} could not be opened: {summary_of(error)}"
-                    raise SinkStartError(msg) from error
-                _log.error("sinks.%s could not be closed: %s%s", name, summary_of(error), indented_traceback(error))
-        if bounds.cancelled_caught:
-            _log.error("sinks.%s: closing took longer than %g s and was given up", name, self.options.drain_timeout)
-
-    async def _deliver(self, name: str, payload: Any) -> None:
-        await self._callers[name](self._specs[name].deliver, payload)
-
     # --- what users call --------------------------------------------------------------------------
 
     def scope(self, name: str | None = None) -> ScopeBlock:
@@ -362,7 +331,7 @@ class SideEffects:
         self._dispatcher.route(effect)
         await self._room(effect)
 
-    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the contract's name
+    async def flush(self, timeout: float | None = None) -> None:
         """Returns when all that was accepted before it, and what that has scheduled, has settled.
 
         Args:
@@ -427,6 +396,7 @@ class SideEffects:
                 continue
             replayed[letter.sink] += 1
             effect = Effect(event=letter.event, request=letter.event.request)
+            effect.replayed = True
             self._dispatcher.join(effect)
             self._lanes[letter.sink].offer(effect, held=True)
             effect.cohort.leave()  # type: ignore[union-attr]  # join() gave it one
@@ -441,7 +411,8 @@ class SideEffects:
             callables=self._callable_stats(),
             unrouted=dict(self._dispatcher.unrouted),
             dead_letters=dict(Counter(letter.sink for letter in self.dead_letters)),
-            abandoned_threads=sum(threads.abandoned for threads in self._threads.values()),
+            abandoned_threads=self._callables.abandoned_threads
+            + sum(home.abandoned_threads for home in self._homes.values()),
         )
 
     def health(self) -> Health:
@@ -532,33 +503,3 @@ class SideEffects:
             for lane in self._lanes.values():
                 stack.enter_context(lane.hurried())
             yield
-
-
-class ScopeBlock:
-    """What `SideEffects.scope()` gives: a block whose effects start when it is left."""
-
-    def __init__(self, runtime: SideEffects, name: str | None) -> None:
-        self._runtime = runtime
-        self._name = name
-        self._before: Scope | None = None
-
-    def __enter__(self) -> Scope:
-        outer = current_scope()
-        self._scope = Scope(self._runtime, name=self._name, request=outer.request if outer is not None else None)
-        self._before = enter_scope(self._scope)
-        return self._scope
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        enter_scope(self._before)
-        self._scope.close(succeeded=error is None)
-
-    async def __aenter__(self) -> Scope:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        enter_scope(self._before)
-        await self._runtime.hold(self._scope.close(succeeded=error is None, held=True))

@@ -262,7 +262,8 @@ def _check(effect: object, args: tuple[Any, ...], when: str, timeout: float | No
         msg = f"after(timeout={timeout!r}): timeout is a number of seconds above 0"
         raise ValueError(msg)
     if isinstance(effect, type) and issubclass(effect, Event):
-        msg = f"after() takes an instance of {effect.__qualname__}, not the class; write after({effect.__qualname__}(...))"
+        name = effect.__qualname__
+        msg = f"after() takes an instance of {name}, not the class; write after({name}(...))"
         raise TypeError(msg)
     if isinstance(effect, Event) or not callable(effect):
         if not isinstance(effect, Event) and not inspect.isawaitable(effect):

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from sidefx.lanes.ledger import Latency, Ledger
 
 _COLUMNS = (
-    "sink", "accepted", "delivered", "rejected", "expired", "dropped", "queued", "in flight", "retried", "breaker", "p50", "p99",
-)  # fmt: skip
+    *("sink", "accepted", "delivered", "rejected", "expired", "dropped"),
+    *("queued", "in flight", "retried", "breaker", "p50", "p99"),
+)
 
 
 @dataclass(frozen=True, slots=True)

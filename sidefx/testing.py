@@ -71,9 +71,10 @@ class Capture(Sequence[Effect]):
             if effect.event is None:
                 await _run_in_context(effect, threads)
                 continue
-            for spec in deliveries.values():
-                if spec.accepts(type(effect.event)):
-                    await in_threads(threads)(spec.deliver, [effect.event] if spec.batch else effect.event)
+            for event in _with_what_it_stands_for(effect.event):
+                for spec in deliveries.values():
+                    if spec.accepts(type(event)):
+                        await in_threads(threads)(spec.deliver, [event] if spec.batch else event)
 
     def run_blocking(self, sinks: Mapping[str, object] | None = None) -> None:
         """`run` for synchronous tests, on an asyncio loop of its own."""
@@ -104,6 +105,12 @@ def capture() -> Iterator[Capture]:
         captured.discard()
 
 
+def _with_what_it_stands_for(event: Event) -> Iterator[Event]:
+    yield event
+    for further in event.effects():
+        yield from _with_what_it_stands_for(further)
+
+
 async def _run_in_context(effect: Effect, threads: DaemonThreads) -> None:
     error: BaseException | None = None
 
@@ -130,7 +137,7 @@ async def check_sink(
     events: Sequence[Event],
     *,
     secrets: Sequence[str] = (),
-    timeout: float = 30.0,  # noqa: ASYNC109 - a bound for the whole check
+    timeout: float = 30.0,
 ) -> None:
     """Holds a sink to the contract, against its real receiver: the suite that every built-in sink passes.
 

@@ -7,6 +7,7 @@ process from ending; these are daemonic, and one whose caller has given up is le
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,7 @@ def soon_in_this_loop() -> Callable[[Callable[[], object]], object]:
     """A function that other threads may call to have something called in the running event loop."""
     token: Any = anyio.lowlevel.current_token().native_token
     # asyncio's token is the loop, trio's a TrioToken: asking it, not importing either
-    soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
-    return soon  # type: ignore[no-any-return]
+    return getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon  # type: ignore[no-any-return]
 
 
 class DaemonThreads:
@@ -119,10 +119,8 @@ class _Job:
             if self._abandoned:
                 self._pool._count(-1)  # noqa: SLF001
                 return
-        try:
+        with suppress(RuntimeError):  # the loop has gone, and with it whoever waited
             self._soon(self.done.set)
-        except RuntimeError:  # the loop has gone, and with it whoever waited
-            pass
 
     def abandon(self) -> None:
         with self._pool._lock:  # noqa: SLF001

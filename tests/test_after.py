@@ -739,6 +739,27 @@ async def test_captured_effects_run_when_asked_once_and_in_order() -> None:
             await captured.run()
 
 
+async def test_a_captured_event_reaches_the_sinks_of_what_it_stands_for() -> None:
+    """As it would under a runtime."""
+    skus: list[str] = []
+
+    async def sink(event: Stocked) -> None:
+        skus.append(event.sku)
+
+    with capture() as captured:
+        after(Ordered())
+        await captured.run({"sink": sink})
+    assert skus == ["b"]
+
+
+async def test_a_scope_of_a_runtime_that_does_not_run_is_refused() -> None:
+    """Before its block begins, and not when it is too late."""
+    fx = SideEffects()
+    with pytest.raises(NotRunningError, match="not running"):
+        async with fx.scope("job"):
+            pytest.fail("the block has begun")
+
+
 async def test_the_fixture_captures(sidefx_capture: Any) -> None:
     """`sidefx_capture` comes with the installation."""
     after(Stocked())

@@ -316,7 +316,7 @@ class Lane:
             original = self._originals.pop(effect, effect) if self._originals else effect
             if given_up:
                 self._failing = True
-                if self.fallback is not None:
+                if self.fallback is not None and not effect.replayed:
                     self.fallback.offer(original)
             if effect.cohort is not None:
                 effect.cohort.leave()

@@ -97,6 +97,15 @@ def _masked_sequence(value: list[Any] | tuple[Any, ...], head: str, rest: list[s
     return type(value)(items) if type(value) in {list, tuple} else items
 
 
+def why_not_maskable(model: type[BaseModel], name: str) -> str | None:
+    """What keeps a declared field from holding a mask; None where nothing does."""
+    try:
+        _field_mask(model, name)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 @lru_cache(maxsize=1_024)
 def _field_mask(model: type[BaseModel], name: str) -> Any:
     """What stands in a declared field for a masked value, such that the model stays valid."""

@@ -31,6 +31,29 @@ async def test_the_fallback_gets_once_what_was_given_up(failure: Exception) -> N
     assert stats["s"].rejected + stats["s"].expired == 1
 
 
+@pytest.mark.contract("L10")
+async def test_a_replayed_event_does_not_fall_back_again() -> None:
+    """It did so when it was given up for the first time."""
+    fallback = Batches()
+    options = {"s": SinkOptions(fallback="f"), "f": SinkOptions(events=())}
+    async with SideEffects({"s": One(*[PermanentError("never")] * 2), "f": fallback}, options) as fx:
+        await fx.emit(Numbered(n=1))
+        await fx.flush()
+        assert await fx.replay() == 1
+        await fx.flush()
+        assert len(fx.dead_letters) == 1
+        assert await fx.replay() == 1
+        await fx.flush()
+        assert fx.stats().sinks["s"].delivered == 1
+    assert fallback.batches == [[1]]
+
+
+def test_a_sink_cannot_have_the_name_of_the_callables() -> None:
+    """Their numbers would be one."""
+    with pytest.raises(ConfigError, match=r"sinks\.callables"):
+        SideEffects({"callables": One()})
+
+
 async def test_fallbacks_in_a_circle_are_refused() -> None:
     """An event could go round for ever."""
     options = {"a": SinkOptions(fallback="b"), "b": SinkOptions(fallback="a")}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from sidefx import AuditEvent, Event, PermanentError, SideEffects, SinkOptions, audit
+from sidefx import AuditEvent, ConfigError, Event, PermanentError, SideEffects, SinkOptions, audit
 from sidefx.lanes.redact import MASK, Redactor
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +60,15 @@ def test_models_within_an_event_are_masked_too() -> None:
     redacted = Redactor(["card.number", "card.limit", "notes"])(event)
     assert redacted.card == Card(number=MASK, limit=None)
     assert Paid.model_validate_json(redacted.model_dump_json()).id == event.id
+
+
+def test_a_field_that_cannot_hold_a_mask_is_a_mistake_of_the_configuration() -> None:
+    """It is found before any event is lost for it."""
+
+    async def sink(event: Paid) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"sinks\.s\.redact\[0\].*Paid\.amount cannot be masked"):
+        SideEffects({"s": sink}, {"s": SinkOptions(redact=("amount",))})
 
 
 @pytest.mark.contract("L11")

@@ -1060,17 +1060,20 @@ async def test_whoever_is_held_is_let_go_when_the_runtime_ends() -> None:
     fx = SideEffects({"s": hang}, {"s": options}, runtime=RuntimeOptions(drain_timeout=0.01))
     await fx.start()
 
+    begun = anyio.Event()
+
     async def request() -> None:
-        scope = fx.scope()
-        async with scope:
+        async with fx.scope():
+            begun.set()
             for n in range(600):
                 after(Made(n=n))
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(request)
-            tasks.start_soon(fx.stop)
+            await begun.wait()
             fx._stopping.set()
+            await fx.stop()
     assert fx.stats().sinks["s"].settled == fx.stats().sinks["s"].accepted
 
 
