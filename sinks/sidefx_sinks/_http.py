@@ -22,6 +22,7 @@ import httpx
 from pydantic import AfterValidator, Field, SecretStr
 
 from sidefx import PermanentError, TransientError
+from sidefx_sinks._secret import as_secret
 
 Client: TypeAlias = httpx.AsyncClient
 Response: TypeAlias = httpx.Response
@@ -76,7 +77,9 @@ Url = Annotated[str, AfterValidator(checked_url), Field(json_schema_extra={"form
 """An absolute http(s) URL, for a sink's settings; its constructor calls `checked_url` for those who call it in code."""
 
 
-def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterable[str] = ()) -> dict[str, SecretStr]:
+def checked_headers(
+    headers: Mapping[str, SecretStr | str] | None, *, reserved: Iterable[str] = ()
+) -> dict[str, SecretStr]:
     """The configured headers, found fit for `open_client`; their values stay secrets.
 
     `reserved` are the names, in lower case, that the sink sets itself.
@@ -86,7 +89,8 @@ def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterab
             to set; the message names the header and never its value.
     """
     taken = _FRAMING.union(reserved)
-    for name, secret in (headers or {}).items():
+    secrets = {name: as_secret(value) for name, value in (headers or {}).items()}
+    for name, secret in secrets.items():
         value = secret.get_secret_value()
         if not _HEADER_NAME.fullmatch(name):
             msg = f"headers: {name!r} is not a header name"
@@ -97,7 +101,7 @@ def checked_headers(headers: Mapping[str, SecretStr] | None, *, reserved: Iterab
         if not _HEADER_VALUE.fullmatch(value):
             msg = f"headers: the value of {name} is empty, or is not one line of ASCII text"
             raise ValueError(msg)
-    return dict(headers or {})
+    return secrets
 
 
 def open_client(

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from sidefx import Event, PermanentError
 from sidefx_sinks import _http
+from sidefx_sinks._secret import Secret, as_secret
 
 _ENVELOPE = {"id", "at", "request"}  # the fields of every event, which are not its data
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - says that what follows is one
@@ -36,7 +37,7 @@ class Webhook:
         *,
         url: Annotated[_http.Url, Field(description="Where to post to, used as given.")],
         secret: Annotated[
-            SecretStr | list[SecretStr] | None,
+            Secret | list[Secret] | None,
             Field(
                 description="Signs each request: `whsec_` and the base64 of 24 to 64 random bytes. A list signs with "
                 "each, while receivers change over to a new one. Without it, requests are not signed."
@@ -50,7 +51,7 @@ class Webhook:
             str, Field(min_length=1, description="The CloudEvents `source`: a URI reference that names this app.")
         ] = "sidefx",
         headers: Annotated[
-            dict[str, SecretStr] | None,
+            dict[str, Secret] | None,
             Field(description="Further headers of every request, such as Authorization."),
         ] = None,
     ) -> None:
@@ -131,17 +132,17 @@ def _with_data(attributes: dict[str, Any], event: Event) -> bytes:
     return to_json(attributes)[:-1] + b',"data":' + event.model_dump_json(exclude=_ENVELOPE).encode() + b"}"
 
 
-def _signing_keys(secret: SecretStr | list[SecretStr] | None) -> list[bytes]:
+def _signing_keys(secret: SecretStr | str | list[SecretStr | str] | None) -> list[bytes]:
     if secret is None:
         return []
     if not secret:  # a rotation that lost its last secret must not turn signing off
         msg = "secret: empty; give at least one, or leave it out to send unsigned requests"
         raise ValueError(msg)
-    return [_signing_key(each) for each in ([secret] if isinstance(secret, SecretStr) else secret)]
+    return [_signing_key(each) for each in (secret if isinstance(secret, list) else [secret])]
 
 
-def _signing_key(secret: SecretStr) -> bytes:
-    text = secret.get_secret_value()
+def _signing_key(secret: SecretStr | str) -> bytes:
+    text = as_secret(secret).get_secret_value()
     encoded = text.removeprefix(_SECRET_PREFIX)
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)

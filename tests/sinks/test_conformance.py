@@ -108,6 +108,22 @@ async def test_cache_over_http(collector: Collector) -> None:
     await check_sink(lambda: Cache(store="http", nodes=[collector.url]), [invalidate(tags="a"), invalidate(tags="b")])
 
 
+def test_in_code_a_plain_string_is_a_secret_too(tmp_path: Path) -> None:
+    """What a file says, code can say; no sink shows it, and none holds it in the open."""
+    url = f"postgresql://bob:{SECRET}@127.0.0.1/x"
+    sinks = [
+        AuditLog(url=url),
+        Analytics(preset="segment", write_key=SECRET),
+        Analytics(url="http://127.0.0.1", headers={"Authorization": SECRET}),
+        Webhook(url="http://127.0.0.1", secret=SECRET, headers={"Authorization": SECRET}),
+        Email(sender="a@example.org", username="bob", password=SECRET),
+        Cache(store="redis", url=f"redis://bob:{SECRET}@127.0.0.1"),
+        Cache(store="http", nodes=["http://127.0.0.1"], headers={"Authorization": SECRET}),
+    ]
+    for sink in sinks:
+        assert SECRET not in repr(sink) + str(vars(sink))
+
+
 class Forgetful:
     """Works once."""
 

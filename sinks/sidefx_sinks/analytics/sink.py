@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from sidefx import PartialError, PermanentError, TrackEvent, TransientError
 from sidefx_sinks import _http
+from sidefx_sinks._secret import Secret, as_secret
 from sidefx_sinks.analytics.chunk import Chunk, Item, body, encode, halves, pack
 from sidefx_sinks.analytics.generic import GENERIC
 from sidefx_sinks.analytics.posthog import POSTHOG
@@ -47,11 +48,11 @@ class Analytics:
             ),
         ] = None,
         write_key: Annotated[
-            SecretStr | None,
+            Secret | None,
             Field(description="Segment's write key or PostHog's project API key; required for both."),
         ] = None,
         headers: Annotated[
-            dict[str, SecretStr] | None,
+            dict[str, Secret] | None,
             Field(description="Further headers of every request, such as Authorization for the preset json."),
         ] = None,
         gzip: Annotated[bool, Field(description="Whether to compress the requests' bodies.")] = False,
@@ -189,8 +190,8 @@ def _address(url: str, path: str) -> str:
     return url.rstrip("/") + path
 
 
-def _checked_key(name: str, preset: Preset, write_key: SecretStr | None) -> SecretStr:
-    secret = write_key or SecretStr("")
+def _checked_key(name: str, preset: Preset, write_key: SecretStr | str | None) -> SecretStr:
+    secret = as_secret(write_key or "")
     key = secret.get_secret_value()
     if preset.needs_key and not key:
         msg = f"write_key: the preset {name} needs the project's key"

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
-from pydantic import Field, SecretStr
+from pydantic import Field
 from sqlalchemy import exc
 
 from sidefx import AuditEvent, PartialError, PermanentError, TransientError
+from sidefx_sinks._secret import Secret, as_secret
 from sidefx_sinks.audit_log.database import make_engine, parse_url, shown
 from sidefx_sinks.audit_log.faults import code_of, is_refusal, one_line
 from sidefx_sinks.audit_log.insert import insert_once
@@ -34,7 +35,7 @@ class AuditLog:
     def __init__(
         self,
         *,
-        url: Annotated[SecretStr, Field(description="SQLAlchemy URL of the database, such as sqlite:///audit.db")],
+        url: Annotated[Secret, Field(description="SQLAlchemy URL of the database, such as sqlite:///audit.db")],
         table: Annotated[
             str,
             Field(
@@ -48,7 +49,7 @@ class AuditLog:
             int, Field(gt=0, description="Bytes of a record as JSON; a larger one is rejected")
         ] = 1_000_000,
     ) -> None:
-        self._url = parse_url(url.get_secret_value())
+        self._url = parse_url(as_secret(url).get_secret_value())
         self._table = audit_table(table)
         self._where = f"audit log {shown(self._url)}, table {self._table.fullname}"
         self._create_table = create_table

@@ -50,7 +50,7 @@ class PurgeStore:
     """Clears URLs, and tags where the dialect has them, on every node; what is not cached counts as cleared."""
 
     def __init__(
-        self, nodes: Sequence[str], *, dialect: Dialect, tag_header: str, headers: Mapping[str, SecretStr] | None
+        self, nodes: Sequence[str], *, dialect: Dialect, tag_header: str, headers: Mapping[str, SecretStr | str] | None
     ) -> None:
         if not _TOKEN.fullmatch(tag_header):
             msg = "tag_header is not a header name"

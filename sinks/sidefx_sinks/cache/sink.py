@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, PositiveInt, SecretStr
+from pydantic import Field, PositiveInt
 
 from sidefx import InvalidateEvent, MissingExtraError, PartialError, PermanentError, TransientError
+from sidefx_sinks._secret import Secret, as_secret
 from sidefx_sinks.cache.memory import MemoryStore
 from sidefx_sinks.cache.store import EVERYTHING, Store, Target
 
@@ -47,7 +48,7 @@ class Cache:
         ] = False,
         name: Annotated[str, Field(description="memory: the cache's name, as in MemoryCache.named(NAME).")] = "default",
         url: Annotated[
-            SecretStr | None,
+            Secret | None,
             Field(description="redis: redis://, rediss:// (TLS) or unix://, with the password if any."),
         ] = None,
         namespace: Annotated[
@@ -68,7 +69,7 @@ class Cache:
         ] = "varnish",
         tag_header: Annotated[str, Field(description="http: the header that carries tags to purge.")] = "xkey",
         headers: Annotated[
-            dict[str, SecretStr] | None,
+            dict[str, Secret] | None,
             Field(description="http: headers of every PURGE, such as Authorization; the values are kept secret."),
         ] = None,
     ) -> None:
@@ -97,7 +98,7 @@ class Cache:
                 from sidefx_sinks.cache.redis import RedisStore  # noqa: PLC0415 - only this store needs redis
             except ImportError as error:
                 raise _missing(error) from error
-            self._store = RedisStore(url, namespace=namespace, tag_prefix=tag_prefix, scan_count=scan_count)
+            self._store = RedisStore(as_secret(url), namespace=namespace, tag_prefix=tag_prefix, scan_count=scan_count)
         else:
             if not nodes:
                 msg = "store = 'http' needs nodes, such as ['http://127.0.0.1:6081']"

@@ -10,9 +10,10 @@ from typing import Annotated, Literal, Self, TypeVar
 
 import anyio
 from aiosmtplib import SMTP, SMTPException, SMTPRecipientRefused
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from sidefx import EmailEvent, PermanentError, TransientError
+from sidefx_sinks._secret import Secret, as_secret
 from sidefx_sinks.email.address import ascii_domain, mailbox, masked
 from sidefx_sinks.email.connections import Connections, Server, discard
 from sidefx_sinks.email.message import Mail, compose
@@ -54,7 +55,7 @@ class Email:
             Path | None, Field(description="PEM file of the authorities to trust, in place of the system's.")
         ] = None,
         username: Annotated[str | None, Field(description="For AUTH; needs password.")] = None,
-        password: Annotated[SecretStr | None, Field(description="For AUTH; needs username.")] = None,
+        password: Annotated[Secret | None, Field(description="For AUTH; needs username.")] = None,
         local_hostname: Annotated[
             str | None, Field(description="The name given in EHLO. Default: this machine's.")
         ] = None,
@@ -88,7 +89,7 @@ class Email:
             tls=tls,
             ca_file=ca_file,
             username=username,
-            password=password,
+            password=None if password is None else as_secret(password),
             local_hostname=local_hostname,
         )
         self._connections = Connections(self._server, idle=idle)
