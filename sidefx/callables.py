@@ -117,8 +117,9 @@ class Callables:
         result: Result = "dropped"
         reason = "shutdown"
         failure: BaseException | None = None
+        bounds = anyio.CancelScope(deadline=started + timeout)
         try:
-            with anyio.CancelScope(deadline=started + timeout) as bounds:
+            with bounds:
                 await self._call(effect)
             if bounds.cancelled_caught:
                 failure = AttemptTimeout(f"not done within {timeout:g} s")

@@ -103,8 +103,10 @@ def _check_redact(name: str, spec: SinkSpec, options: SinkOptions) -> Iterator[P
         if redacted in _NEEDED:
             yield Problem(path, "the lane needs this field of every event", "redact another")
             continue
+        parts = redacted.split(".")
+        parents: list[Any] = []
         level: list[Any] = list(events)
-        for part in redacted.split("."):
+        for part in parts:
             below = [annotation for parent in level for annotation in step(parent, part)]
             if events and not below:
                 there = [known for parent in level for known in names(parent)]
@@ -112,7 +114,7 @@ def _check_redact(name: str, spec: SinkSpec, options: SinkOptions) -> Iterator[P
                 break
             parents, level = level, below
         else:
-            for reason in list(_unmaskable(parents, part))[:1]:  # what is true of a class is true of its subclasses
+            for reason in list(_unmaskable(parents, parts[-1]))[:1]:  # what is true of a class is true of its subclasses
                 yield Problem(path, reason, "redact a part of it, or leave it out")
 
 
