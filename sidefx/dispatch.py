@@ -49,6 +49,7 @@ class Dispatcher:
         self._callables = callables
         self._routes: dict[type[Event], tuple[Lane, ...]] = {}
         self._inbox: deque[Sequence[Effect]] = deque()
+        self._called = False  # whether the event loop has been asked to take in, and has not yet
         self._ready: deque[Effect] = deque()
         self._thread: int | None = None
         self._cohort = Cohort(self)
@@ -56,6 +57,11 @@ class Dispatcher:
         self._submitted = self._routed = 0
         self.unrouted: Counter[str] = Counter()
         """Events that no sink takes, by kind."""
+
+    @property
+    def waiting(self) -> int:
+        """How many effects are here, and in no lane yet."""
+        return len(self._ready)
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -93,16 +99,18 @@ class Dispatcher:
         self._inbox.append(effects)
         if self.here:
             self.take_in()
-        elif self._thread is not None:
+        elif self._thread is not None and not self._called:
+            self._called = True
             with suppress(RuntimeError):  # the loop has just ended: who ends the runtime takes in what is here
                 self._soon(self.take_in)
 
     def take_in(self) -> None:
-        """Moves what has arrived from other threads to what is ready."""
-        while True:
+        """Moves what has arrived from other threads by now to what is ready: a flood of more waits for its turn."""
+        self._called = False  # before it looks: what arrives from here on calls again
+        for _ in range(len(self._inbox)):
             try:
                 effects = self._inbox.popleft()
-            except IndexError:
+            except IndexError:  # another thread that ends the runtime takes in as well
                 return
             for effect in effects:
                 self.join(effect)

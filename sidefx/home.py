@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from sidefx.background import runs_on_asyncio
 from sidefx.cancellation import must_go_on
-from sidefx.errors import SinkStartError
+from sidefx.errors import SidefxError, SinkStartError
 from sidefx.hosting import in_threads, opened
 from sidefx.report import indented_traceback, summary_of
 from sidefx.sink import inspect_sink
@@ -47,18 +48,26 @@ class Home:
         await self._call(self.spec.deliver, payload)
 
     async def keep_open(
-        self, host: AsyncioHost, closing: anyio.Event, closing_seconds: float, *, task_status: TaskStatus[None]
+        self,
+        host: AsyncioHost,
+        closing: anyio.Event,
+        opening_seconds: float,
+        closing_seconds: float,
+        *,
+        task_status: TaskStatus[None],
     ) -> None:
         """Holds the sink open until `closing` is set: one task enters and leaves it, and a slow one delays no other.
 
         Raises:
-            SinkStartError: it could not be opened.
+            SinkStartError: it could not be opened, or not in that time.
         """
         hosted = self.spec.asyncio_only and not runs_on_asyncio()
         self._call = host.call if hosted else in_threads(self._threads)
-        with anyio.CancelScope() as bounds:
+        kind = type(self._sink).__qualname__
+        with anyio.CancelScope(deadline=anyio.current_time() + opening_seconds) as bounds:
             try:
                 async with opened(self._sink, self._call):
+                    bounds.deadline = math.inf
                     task_status.started()
                     bounds.shield = True  # it is closed in peace, also where the event loop itself is ending
                     try:
@@ -69,11 +78,14 @@ class Home:
                 if must_go_on(error):
                     raise
                 if not closing.is_set():
-                    kind = type(self._sink).__qualname__
-                    msg = f"sinks.{self._name}: {kind} could not be opened: {summary_of(error)}"
+                    reason = str(error) if isinstance(error, SidefxError) else summary_of(error)
+                    msg = f"sinks.{self._name}: {kind} could not be opened: {reason}"
                     raise SinkStartError(msg) from error
                 _log.error(
                     "sinks.%s could not be closed: %s%s", self._name, summary_of(error), indented_traceback(error)
                 )
+        if bounds.cancelled_caught and not closing.is_set():
+            msg = f"sinks.{self._name}: {kind} could not be opened within {opening_seconds:g} s, its timeout"
+            raise SinkStartError(msg)
         if bounds.cancelled_caught:
             _log.error("sinks.%s: closing took longer than %g s and was given up", self._name, closing_seconds)

@@ -66,9 +66,13 @@ def _place(sink: str) -> str:
 
 
 def _whereabouts(settled: Settled) -> str:
-    event = "-" if settled.event is None else settled.event.id
-    text = f"[event {event}, request {settled.request_id or '-'}, after() at {settled.call_site or '-'}]"
-    return one_line(text)  # a request id may be of a user's own making
+    known = {
+        "event": None if settled.event is None else settled.event.id,
+        "request": settled.request_id,
+        "after() at": settled.call_site,
+    }
+    text = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    return one_line(f" [{text}]") if text else ""  # escaped, for a request id may be of a user's own making
 
 
 def _show_failure(what: str, error: BaseException) -> None:
@@ -158,11 +162,11 @@ class Reporter:
 
     def _log_failure(self, settled: Settled, *, with_traceback: bool) -> None:
         _log.error(
-            "%s: %s %s after %d attempt(s): %s %s%s",
+            "%s: %s %s%s: %s%s%s",
             _place(settled.sink),
             one_line(settled.name),
             settled.result,
-            settled.attempts,
+            f" after {settled.attempts} attempts" if settled.attempts > 1 else "",
             settled.reason,
             _whereabouts(settled),
             indented_traceback(settled.error) if with_traceback and settled.error is not None else "",
@@ -182,7 +186,7 @@ class Reporter:
             return
         self._drops[settled.sink, settled.reason] = (now, 0)
         _log.error(
-            "%s: %s dropped (%s)%s %s",
+            "%s: %s dropped (%s)%s%s",
             _place(settled.sink),
             one_line(settled.name),
             settled.reason,

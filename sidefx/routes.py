@@ -114,7 +114,7 @@ def _check_redact(name: str, spec: SinkSpec, options: SinkOptions) -> Iterator[P
                 break
             parents, level = level, below
         else:
-            for reason in list(_unmaskable(parents, parts[-1]))[:1]:  # what is true of a class is true of its subclasses
+            for reason in list(_unmaskable(parents, parts[-1]))[:1]:  # true of a class, true of its subclasses
                 yield Problem(path, reason, "redact a part of it, or leave it out")
 
 

@@ -219,7 +219,15 @@ class SideEffects:
             if (main := self._main_task) is not None:
                 self._opening.cancel()
                 self._stopping.set()
-                await main.finished()
+                with anyio.move_on_after(
+                    2 * self.options.drain_timeout + 1
+                ) as bounds:  # closing the sinks is bounded too
+                    await main.finished()
+                if bounds.cancelled_caught:
+                    stats = {**self._sink_stats(), "callables": self._callable_stats()}
+                    held = ", ".join(name for name, each in stats.items() if each.in_flight)
+                    _log.critical("%r cannot end: what runs here swallows its cancellation: %s", self, held or "a sink")
+                    await main.finished()
 
     async def drain(self) -> None:
         """Waits up to `drain_timeout` seconds until nothing is queued or running, then takes no more.
@@ -240,8 +248,9 @@ class SideEffects:
                 closing = anyio.Event()
                 try:
                     with self._opening:
-                        for home in self._homes.values():
-                            await homes.start(home.keep_open, host, closing, self.options.drain_timeout)
+                        for name, home in self._homes.items():
+                            opening = self._lanes[name].options.timeout
+                            await homes.start(home.keep_open, host, closing, opening, self.options.drain_timeout)
                     if self._opening.cancelled_caught:
                         msg = f"{self!r} was stopped before its sinks were open"
                         self._start_error = SinkStartError(msg)
@@ -353,7 +362,9 @@ class SideEffects:
             self._dispatcher.retire(cohorts)
         if bounds.cancelled_caught:
             lanes = {**self._sink_stats(), "callables": self._callable_stats()}
-            left = ", ".join(f"{name}: {n}" for name, lane in lanes.items() if (n := lane.queued + lane.in_flight))
+            counts = {name: lane.queued + lane.in_flight for name, lane in lanes.items()}
+            counts["on the way to their lanes"] = self._dispatcher.waiting
+            left = ", ".join(f"{name}: {n}" for name, n in counts.items() if n)
             msg = f"flush(): not settled within {timeout:g} s ({left or 'nothing left by now'})"
             raise TimeoutError(msg)
 

@@ -267,8 +267,11 @@ def _check(effect: object, args: tuple[Any, ...], when: str, timeout: float | No
         raise TypeError(msg)
     if isinstance(effect, Event) or not callable(effect):
         if not isinstance(effect, Event) and not inspect.isawaitable(effect):
-            hint = "; was the function called by mistake? Write after(function, argument)" if effect is None else ""
-            msg = f"after() takes an Event, a callable or an awaitable, not {describe(effect)}{hint}"
+            given = "None" if effect is None else f"an object of type {type(effect).__qualname__}"
+            msg = (
+                f"after() takes an Event, a callable or an awaitable, not {given}; "
+                "was a function called by mistake? Write after(function, argument)"
+            )
             raise TypeError(msg)
         if args:
             msg = f"after({describe(effect)}): arguments are for callables; an event or an awaitable takes none"

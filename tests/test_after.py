@@ -620,6 +620,7 @@ async def test_flush_raises_where_it_takes_too_long_and_cancels_nothing() -> Non
     gate = anyio.Event()
     async with SideEffects() as fx:
         after(gate.wait)
+        await until(lambda: fx.stats().callables.in_flight)
         with pytest.raises(TimeoutError, match="callables: 1"):
             await fx.flush(0.01)
         gate.set()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from sidefx import (
     Attachment,
@@ -16,6 +17,7 @@ from sidefx import (
     EmailEvent,
     Event,
     InvalidateEvent,
+    RequestInfo,
     TrackEvent,
     UnknownKindError,
     audit,
@@ -38,6 +40,23 @@ class Priced(Event, kind="test.priced"):
 
     total: Decimal
     when: datetime | None = None
+
+
+class Open(Event, kind="test.open"):
+    """With whatever fields it is given."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Labelled(Event, kind="test.labelled"):
+    """With a field that is made of another."""
+
+    number: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def shown(self) -> str:
+        return f"card {self.number}"
 
 
 def test_a_kind_is_the_class_in_snake_case_unless_given() -> None:
@@ -193,3 +212,49 @@ def test_what_may_be_private_is_not_in_the_repr() -> None:
         attachments=[Attachment(filename="f", content=b"SECRET")],
     )
     assert "SECRET" not in repr(event)
+
+
+def test_a_copy_of_an_event_has_all_that_the_event_has() -> None:
+    """Extra fields too; and private attributes of its own."""
+
+    class Private(Event, kind="test.private"):
+        _seen: int = 0
+
+    event = Open(colour="red")  # type: ignore[call-arg]
+    assert event._with(request=RequestInfo(request_id="r")).model_dump()["colour"] == "red"
+    one = Private()
+    two = one._with(request=None)
+    two._seen = 5
+    assert one._seen == 0
+
+
+def test_a_kind_is_given_in_one_way() -> None:
+    """A field or an attribute of that name would be ignored, or show a user's data as the kind."""
+    with pytest.raises(TypeError, match="kind"):
+
+        class Attribute(Event):
+            kind = "test.attribute"
+
+    with pytest.raises(TypeError, match="kind"), pytest.warns(UserWarning, match="shadows"):
+
+        class Declared(Event):
+            kind: str = "x"  # type: ignore[misc]
+
+
+def test_computed_fields_go_to_json_and_are_made_anew() -> None:
+    """A class that forbids extra fields reads its own JSON."""
+    event = Labelled(number="4111")
+    again = event_from_json("test.labelled", event.model_dump_json())
+    assert isinstance(again, Labelled)
+    assert (again.id, again.shown) == (event.id, "card 4111")
+
+
+def test_fields_with_an_alias_go_to_json_and_back() -> None:
+    """By their names."""
+
+    class Aliased(Event, kind="test.aliased"):
+        order_id: int = Field(alias="orderId")
+        parts: list[BaseModel] = Field(default_factory=list)
+
+    event = Aliased(orderId=5)
+    assert event_from_json("test.aliased", event.model_dump_json()) == event

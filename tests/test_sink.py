@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 
 from sidefx import (
     AuditEvent,
+    BufferOptions,
     Event,
     SideEffects,
     SinkContractError,
@@ -24,6 +26,7 @@ from sidefx import (
     track,
 )
 from sidefx.sink import inspect_sink
+from tests.hostile import Made, accepts
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -225,8 +228,6 @@ async def test_a_sink_that_never_yields_does_not_stop_the_others() -> None:
 
 async def test_an_asyncio_sink_works_on_both_backends() -> None:
     """Opened, called, cancelled and closed on an asyncio loop, whatever the app runs on."""
-    import asyncio
-
     log: list[str] = []
 
     class OnlyAsyncio:
@@ -250,11 +251,51 @@ async def test_an_asyncio_sink_works_on_both_backends() -> None:
                     raise
             log.append(event.event)
 
-    async with SideEffects({"s": OnlyAsyncio()}, {"s": SinkOptions(timeout=0.05, deadline=0.06)}) as fx:
+    async with SideEffects({"s": OnlyAsyncio()}) as fx:
         after(track("one", user_id=1))
-        after(track("hang", user_id=1))
+        after(track("hang", user_id=1), timeout=0.2)
         after(track("two", user_id=1))
         await fx.flush(10)
         assert fx.stats().sinks["s"].expired == 1
     assert sorted(log[:-1]) == ["cancelled", "one", "two"]
     assert log[-1] == "closed"
+
+
+async def test_a_plain_send_that_returns_a_coroutine_is_awaited() -> None:
+    """A decorator that is not `async` hides a coroutine function; its events are delivered all the same."""
+    got: list[Made] = []
+
+    class Wrapped:
+        def send(self, event: Made) -> Any:
+            return self._send(event)
+
+        async def _send(self, event: Made) -> None:
+            got.append(event)
+
+    async with SideEffects({"s": Wrapped()}) as fx:
+        after(Made())
+        await fx.flush(5)
+    assert len(got) == 1
+
+
+async def test_a_sink_that_never_waits_starves_nobody() -> None:
+    """A backlog of 20,000 events leaves the event loop a turn for each call of the sink."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    options = SinkOptions(buffer=BufferOptions(max_events=20_000), max_event_bytes=None)
+    async with SideEffects({"s": accepts}, {"s": options}) as fx, anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        with fx.scope():
+            event = Made()
+            for _ in range(20_000):
+                after(event)
+        await fx.flush(60)
+        tasks.cancel_scope.cancel()
+        assert fx.stats().sinks["s"].delivered == 20_000
+    assert turns > 10_000

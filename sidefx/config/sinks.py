@@ -105,6 +105,10 @@ def _find(draft: Draft, table: Mapping[str, Any]) -> SinkType | None:
 
 def _prepare(draft: Draft, sink_type: SinkType, table: Mapping[str, Any]) -> Callable[[], None] | None:
     """Checks the settings; where they are right, what is left to do to make the sink: it may find more."""
+    if inspect.isclass(sink_type.target) and not {"send", "send_batch", "__call__"} & set(dir(sink_type.target)):
+        name = sink_type.target.__qualname__
+        draft.wrong(f"{name} is no sink: give it `async def send(self, event: SomeEvent)` or `send_batch`", "", "type")
+        return None
     try:
         model = settings_model(sink_type.target) if inspect.isclass(sink_type.target) else create_model("NoSettings")
     except SinkContractError as error:

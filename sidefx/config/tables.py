@@ -110,6 +110,8 @@ def _problems(
 def _explained(model: type[BaseModel], table: Mapping[str, Any], place: Path, detail: ErrorDetails) -> tuple[str, str]:
     if detail["type"] == "missing":
         return "is required", ""
+    if detail["type"] == "tuple_type":
+        return "has to be a list", "write it in brackets, as in ['audit']"
     if detail["type"] == "extra_forbidden":
         level: list[Any] = [model]
         for part in place[:-1]:

@@ -62,6 +62,7 @@ class Lane:
         self._redact = Redactor(options.redact) if options.redact else None
         self._originals: dict[Effect, Effect] = {}
         self._failing = False
+        self._traced = False
         self.open()
 
     def open(self) -> None:
@@ -187,7 +188,9 @@ class Lane:
         return self.options.deadline if effect.timeout is None else min(effect.timeout, self.options.deadline)
 
     async def _may_attempt(self, until: float) -> bool:
-        """Waits for the rate limit and the breaker; False where that took too long."""
+        """Waits for the rate limit and the breaker; False where that, or the pause before it, took too long."""
+        if anyio.current_time() >= until:  # a busy event loop ends a pause later than it was to end
+            return False
         if self._rate is None and self.breaker.state == "closed":
             return True
         with anyio.CancelScope(deadline=until):
@@ -269,9 +272,11 @@ class Lane:
         refused = any(isinstance(failure, PermanentError) for failure in failures.values())
         if error is None or refused or len(failures) < len(effects):
             self.breaker.succeed()
-            if error is None and self._failing:
-                self._failing = False
-                self._reporter.recovered(self.name)
+            if error is None:
+                self._traced = False
+                if self._failing:
+                    self._failing = False
+                    self._reporter.recovered(self.name)
             return
         if not self._failing and attempts < self.options.retry.attempts:
             self._reporter.failing(self.name, error, attempts, self.options.retry.attempts)
@@ -311,11 +316,12 @@ class Lane:
                         call_site=effect.call_site,
                         request_id=effect.request_id,
                     ),
-                    with_traceback=given_up and not self._failing,
+                    with_traceback=given_up and not (self._failing or self._traced),
                 )
             original = self._originals.pop(effect, effect) if self._originals else effect
             if given_up:
-                self._failing = True
+                self._traced = True
+                self._failing = self._failing or result == "expired"  # a refusal is an answer: the sink works
                 if self.fallback is not None and not effect.replayed:
                     self.fallback.offer(original)
             if effect.cohort is not None:

@@ -290,6 +290,8 @@ def test_every_mistake_in_one_go(mistakes: Callable[[str], dict[str, str]]) -> N
         ),
         (f'[sinks.a]\ntype = "{HERE}:Unannotated"', "sinks.a.type", "Unannotated: its parameter 'url' cannot be given"),
         ('[sinks.a]\ntype = "json:JSONDecoder"', "sinks.a.type", "JSONDecoder is no sink: give it `async def send"),
+        ('[sinks.a]\ntype = "sidefx:AuditEvent"', "sinks.a.type", "AuditEvent is no sink: give it `async def send"),
+        (f'[sinks.a]\n{SLACK}events = "audit"', "sinks.a.events", "has to be a list; write it in brackets"),
         ('[sinks.a]\ntype = "builtins:int"', "sinks.a.type", "int"),
     ],
 )
@@ -377,7 +379,7 @@ def test_a_wrong_value_from_the_environment_names_the_variable(
     found = mistakes(f"[sinks.ops]\n{SLACK}")
     assert found["sinks.ops.retry.max"].endswith("(set by SIDEFX_SINKS__OPS__RETRY__MAX)")
     assert "(set by SIDEFX_SINKS__OPS__WEBHOOKS); did you mean 'webhook'?" in found["sinks.ops.webhooks"]
-    assert found["sinks.ops.events"].endswith("(set by SIDEFX_SINKS__OPS__EVENTS)")
+    assert "has to be a list (set by SIDEFX_SINKS__OPS__EVENTS)" in found["sinks.ops.events"]
     assert SECRET not in str(found)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import anyio
 import pytest
 
-from sidefx import BufferOptions, Settled, SideEffects, SinkOptions, after
+from sidefx import BufferOptions, Event, Settled, SideEffects, SinkOptions, after
+from tests.hostile import Made, accepts
 from tests.lanes.sinks import Hung, Numbered, One
 
 pytestmark = pytest.mark.anyio
@@ -97,3 +99,19 @@ async def test_a_flood_of_drops_is_one_line_in_the_log(caplog: pytest.LogCapture
             await flood(fx, 1_000)
         assert fx.stats().sinks["s"].dropped == {"full": 999}
         assert caplog.text.count("dropped (full)") == 1
+
+
+@pytest.mark.contract("L08")
+async def test_block_holds_for_what_an_event_stands_for() -> None:
+    """Events from `effects()` are held as their event is, not dropped."""
+
+    class Many(Event, kind="test.many"):
+        def effects(self) -> Iterator[Event]:
+            yield from (Made(n=n) for n in range(10))
+
+    options = SinkOptions(buffer=BufferOptions(max_events=2, when_full="block"))
+    async with SideEffects({"s": accepts}, {"s": options}) as fx:
+        await fx.emit(Many())
+        assert fx.stats().sinks["s"].queued <= 2
+        await fx.flush(5)
+        assert fx.stats().sinks["s"].delivered == 10

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidefx import SideEffects, SinkOptions
+from sidefx import SideEffects, SinkOptions, after
+from tests.hostile import HOW, Made, accepts, assert_alive, misbehave
 from tests.lanes.sinks import Numbered, One
 
 pytestmark = pytest.mark.anyio
@@ -64,3 +65,19 @@ async def test_a_sample_of_all_or_nothing_is_exact(share: float, delivered: int)
             await fx.emit(Numbered(n=n))
         await fx.flush()
     assert len(sink.delivered) == delivered
+
+
+@pytest.mark.contract("L01")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # real time: effects run in threads
+@pytest.mark.parametrize("how", HOW)
+async def test_no_error_of_a_predicate_ends_the_runtime(how: str) -> None:
+    """The event is rejected and settles once."""
+
+    def predicate(event: Made) -> None:
+        misbehave(event.how)
+
+    async with SideEffects({"s": accepts}, {"s": SinkOptions(filter=predicate)}) as fx:
+        after(Made(how=how))
+        await fx.flush(5)
+        assert fx.stats().sinks["s"].rejected == 1
+        await assert_alive(fx)

@@ -20,6 +20,7 @@ from sidefx import (
     SinkOptions,
     after,
 )
+from tests.hostile import HOW, ONCE, QUICK, Made, misbehave
 from tests.lanes.sinks import Batches, Hung, Numbered, One
 from tests.virtual_time import virtual_backend
 from tests.waiting import until
@@ -203,3 +204,44 @@ async def _run_schedule(script: list[str], bursts: list[tuple[int, float]], opti
     assert sorted(of_sink) == sorted(event.id for event in emitted)
     given_up = [record.event for record in settled if record.sink == "s" and record.result in {"rejected", "expired"}]
     assert stats["f"].accepted == len(given_up)
+
+
+@pytest.mark.contract("S07", "L01")
+@pytest.mark.parametrize("how", HOW)
+async def test_no_error_of_a_sink_ends_its_lane(how: str) -> None:
+    """An error without text, an exit, a cancellation that nobody asked for: each costs its event only."""
+
+    async def bad(event: Made) -> None:
+        if event.how:
+            misbehave(event.how)
+
+    async with SideEffects({"s": bad}, {"s": ONCE}) as fx:
+        after(Made(how=how))
+        after(Made())
+        await fx.flush(5)
+        stats = fx.stats().sinks["s"]
+        assert (stats.expired, stats.delivered) == (1, 1)
+
+
+async def test_a_fault_of_our_own_costs_a_batch_and_not_the_lane(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is settled, logged, and the lane goes on."""
+
+    def broken(*_: object) -> float:
+        raise RuntimeError("a bug")
+
+    async def fails(event: Made) -> None:
+        if event.how:
+            raise ValueError
+
+    async with SideEffects({"s": fails}, {"s": QUICK}) as fx:
+        with monkeypatch.context() as patch:
+            patch.setattr("sidefx.lanes.lane.pause_after", broken)
+            after(Made(how="fails"))
+            await fx.flush(5)
+        after(Made())
+        await fx.flush(5)
+        stats = fx.stats().sinks["s"]
+    assert (stats.rejected, stats.delivered) == (1, 1)
+    assert "a bug" in caplog.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidefx import RateLimit, SideEffects, SinkOptions
+from sidefx import BreakerOptions, RateLimit, RetryOptions, SideEffects, SinkOptions, after
 from sidefx.lanes.rate import RateLimiter
 from tests.lanes.sinks import Numbered, One
 
@@ -46,3 +46,24 @@ def test_reservations_queue_up() -> None:
     """Whoever comes to a full window is told when its turn is, one after another."""
     limiter = RateLimiter(RateLimit(calls=2, period=10.0))
     assert [limiter.reserve(0.0) for _ in range(5)] == [0.0, 0.0, 10.0, 10.0, 20.0]
+
+
+@pytest.mark.contract("L07")
+@pytest.mark.parametrize("concurrency", [1, 5])
+async def test_no_burst_follows_an_open_breaker(concurrency: int) -> None:
+    """The rate limit holds over any period, also for those who waited while the breaker was open."""
+    sink = One(*[RuntimeError("down")] * concurrency)
+    options = SinkOptions(
+        rate_limit=RateLimit(calls=1, period=1.0),
+        breaker=BreakerOptions(failures=1, reset=30.0),
+        retry=RetryOptions(attempts=99, initial=0.001, max=0.001),
+        deadline=10_000.0,
+        concurrency=concurrency,
+    )
+    async with SideEffects({"s": sink}, {"s": options}) as fx:
+        for n in range(10):
+            after(Numbered(n=n))
+        await fx.flush()
+    assert sorted(sink.delivered) == list(range(10))
+    gaps = [later - earlier for earlier, later in zip(sink.times, sink.times[1:], strict=False)]
+    assert min(gaps) >= 1.0 - 1e-6

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from sidefx import AuditEvent, ConfigError, Event, PermanentError, SideEffects, SinkOptions, audit
+from sidefx import (
+    AuditEvent,
+    ConfigError,
+    Event,
+    PermanentError,
+    RequestInfo,
+    Settled,
+    SideEffects,
+    SinkOptions,
+    after,
+    audit,
+)
 from sidefx.lanes.redact import MASK, Redactor
+from sidefx.request import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +41,46 @@ class Paid(Event, kind="test.paid"):
     amount: int
     card: Card
     notes: tuple[str, ...] = ()
+
+
+class Charged(Event, kind="test.charged"):
+    """An event with a value made of a secret one."""
+
+    number: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def shown(self) -> str:
+        return f"card {self.number}"
+
+
+class Extended(Event, kind="test.extended"):
+    """An event with fields that its class does not declare."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+@dataclass(frozen=True)
+class Account:
+    """Not a pydantic model."""
+
+    iban: str
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    key: str
+    value: str
+
+
+class Loose(Event, kind="test.loose"):
+    """An event that holds all sorts."""
+
+    account: Account
+    pair: Pair
+    words: frozenset[str]
+    anything: dict[str, Any] = Field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +149,77 @@ async def test_a_redacted_value_reaches_neither_sink_nor_log_nor_dead_letter(cap
     assert "hunter2" not in seen[0]
     assert "yes" in seen[0]
     assert "hunter2" in seen[1]  # the fallback has a redaction of its own, which is none
+
+
+@pytest.mark.contract("L11")
+def test_redaction_reaches_whatever_holds_a_value() -> None:
+    """Cached properties, extra fields, dataclasses, named tuples and sets."""
+    charged = Charged(number="4111")
+    assert charged.shown == "card 4111"
+    assert "4111" not in Redactor(["number"])(charged).model_dump_json()
+    assert "4111" not in Redactor(["token"])(Extended(token="4111")).model_dump_json()  # type: ignore[call-arg]
+    loose = Loose(
+        account=Account("4111"),
+        pair=Pair("k", "4111"),
+        words=frozenset({"4111"}),
+        anything={"deep": Account("4111"), "pairs": [Pair("k", "4111")]},
+    )
+    paths = ["account.iban", "pair.value", "words.*", "anything.deep.iban", "anything.pairs.*.value"]
+    masked = Redactor(paths)(loose)
+    assert "4111" not in masked.model_dump_json()
+    assert masked.pair == Pair("k", MASK)
+    assert loose.model_dump_json().count("4111") == 5
+
+
+@pytest.mark.contract("L11")
+def test_redaction_of_the_request_changes_no_other_sinks_request() -> None:
+    """The request is one object for all its effects; a sink that must not see a part gets a copy."""
+    request = RequestInfo(request_id="r", user_agent="agent", client=Client("192.0.2.1", 80))
+    event = audit("x")._with(request=request)
+    masked = Redactor(["request.user_agent", "request.client.host"])(event)
+    assert masked.request is not None
+    assert (masked.request.user_agent, masked.request.client) == (MASK, (MASK, 80))
+    assert (request.user_agent, request.client) == ("agent", ("192.0.2.1", 80))
+
+
+def test_redaction_of_everything_keeps_events_apart() -> None:
+    """`*` leaves the id and the time, and gives each event a mask of its own."""
+    one, two = (Redactor(["*"])(audit("x", metadata={"a": 1})) for _ in range(2))
+    assert one.id != two.id
+    assert one.metadata == {}
+    assert one.metadata is not two.metadata
+
+
+@pytest.mark.contract("L11")
+async def test_a_dropped_event_is_shown_to_observers_as_the_sink_would_have_seen_it() -> None:
+    """Filtered and sampled ones too."""
+    records: list[Settled] = []
+
+    async def audits(event: AuditEvent) -> None: ...
+
+    options = SinkOptions(sample=0.0, redact=("metadata.password",))
+    async with SideEffects({"s": audits}, {"s": options}, observers=[records.append]) as fx:
+        after(audit("x", metadata={"password": "hunter2"}))
+        await fx.flush(5)
+    assert records[0].reason == "sampled"
+    assert "hunter2" not in repr(records)
+
+
+@pytest.mark.contract("L11")
+async def test_a_predicate_that_quotes_the_event_tells_the_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It sees the whole event; where something is redacted, its error's text is withheld and the event kept masked."""
+
+    async def audits(event: AuditEvent) -> None: ...
+
+    def predicate(event: AuditEvent) -> bool:
+        message = f"cannot judge {event!r}"
+        raise ValueError(message)
+
+    options = SinkOptions(filter=predicate, redact=("metadata.password",))
+    async with SideEffects({"s": audits}, {"s": options}) as fx:
+        after(audit("x", metadata={"password": "hunter2"}))
+        await fx.flush(5)
+        [letter] = fx.dead_letters
+    assert "ValueError" in letter.reason
+    assert letter.event.model_dump()["metadata"] == {"password": MASK}
+    assert "hunter2" not in caplog.text + letter.reason + letter.error

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from typing import Any
 
+import anyio
 import pytest
 
 from sidefx import (
@@ -18,6 +22,7 @@ from sidefx import (
     after,
 )
 from sidefx.lanes.retry import pause_after
+from tests.hostile import QUICK, Made
 from tests.lanes.sinks import Batches, Numbered, One
 
 pytestmark = pytest.mark.anyio
@@ -191,3 +196,96 @@ async def test_a_sink_that_raises_a_stray_cancellation_has_failed() -> None:
         await fx.flush()
         assert sink.delivered == [1, 2]
         assert fx.stats().sinks["s"].retried == 1
+
+
+@pytest.mark.contract("L03")
+@pytest.mark.parametrize("asked", ["0.01", "Wed, 21 Oct 2026 07:28:00 GMT", float("nan"), -1.0, object()])
+async def test_a_retry_after_that_is_no_number_is_no_fault_of_the_lane(asked: Any) -> None:
+    """A header passed on as it came: what can be read as seconds counts, anything else does not."""
+    failures: list[Exception] = [TransientError("busy", retry_after=asked)]
+
+    async def busy(event: Made) -> None:
+        if failures:
+            raise failures.pop()
+
+    async with SideEffects({"s": busy}, {"s": QUICK}) as fx:
+        after(Made())
+        await fx.flush(8)
+        assert fx.stats().sinks["s"].delivered == 1
+
+
+@pytest.mark.contract("L03", "L04")
+async def test_errors_whose_constructors_were_not_called_are_errors_all_the_same() -> None:
+    """A subclass that forgets `super().__init__()` has neither `retry_after` nor `failures`."""
+
+    class Busy(TransientError):
+        def __init__(self) -> None: ...
+
+    class Some(PartialError):
+        def __init__(self) -> None: ...
+
+    failures: list[Exception] = [Busy(), Some()]
+
+    async def busy(event: Made) -> None:
+        if failures:
+            raise failures.pop()
+
+    async with SideEffects({"s": busy}, {"s": QUICK}) as fx:
+        after(Made())
+        await fx.flush(5)
+        assert fx.stats().sinks["s"].delivered == 1
+
+
+@pytest.mark.contract("L03")
+async def test_an_error_alone_in_a_group_is_that_error() -> None:
+    """A sink with a task group of its own raises groups; a refusal in one is a refusal."""
+
+    async def grouped(event: Made) -> None:
+        raise ExceptionGroup("of a task group", [ExceptionGroup("of another", [PermanentError("no")])])
+
+    async with SideEffects({"s": grouped}, {"s": QUICK}) as fx:
+        after(Made())
+        await fx.flush(5)
+        assert fx.stats().sinks["s"].rejected == 1
+
+
+@pytest.mark.contract("L02")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # real time: an event loop that is held up
+async def test_no_attempt_is_made_past_the_deadline_where_the_pause_ended_late() -> None:
+    """A busy event loop wakes the lane when its time is over: the event expires without another call."""
+    failed = anyio.Event()
+    calls = 0
+
+    async def fails(event: Made) -> None:
+        nonlocal calls
+        calls += 1
+        failed.set()
+        raise TransientError(retry_after=0.01)
+
+    async def hold_up() -> None:
+        await failed.wait()
+        time.sleep(0.2)  # noqa: ASYNC251 - what is shown
+
+    async with SideEffects({"s": fails}, {"s": SinkOptions(deadline=0.1, timeout=0.1)}) as fx:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold_up)
+            await fx.emit(Made())
+            await fx.flush(5)
+        assert fx.stats().sinks["s"].expired == 1
+    assert calls == 1
+
+
+async def test_an_outage_after_a_refusal_is_logged_from_its_first_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """A rejected event says nothing against the sink: it hides no failure that follows, and nothing recovers."""
+    caplog.set_level(logging.INFO)
+    sink = One(PermanentError("refused"), None, PermanentError("refused"), RuntimeError("down"), None)
+    async with SideEffects({"s": sink}) as fx:
+        for n in range(2):
+            await fx.emit(Numbered(n=n))
+        await fx.flush()
+        assert "works again" not in caplog.text
+        for n in range(2, 4):
+            await fx.emit(Numbered(n=n))
+        await fx.flush()
+    assert "attempt 1 of 5 failed, will retry: RuntimeError: down" in caplog.text
+    assert caplog.text.count("works again") == 1
