@@ -1,4 +1,4 @@
-"""`after()`, scopes and callables: what is scheduled, when it starts, and how it ends."""
+"""`after()` and the callables: what is accepted, when it starts, and how it ends."""
 
 from __future__ import annotations
 
@@ -6,39 +6,19 @@ import asyncio
 import contextvars
 import functools
 import gc
-import logging
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from sidefx import (
-    AuditEvent,
-    CallableOptions,
-    Event,
-    NotRunningError,
-    RuntimeOptions,
-    Settled,
-    SideEffects,
-    SidefxError,
-    after,
-    audit,
-    request,
-)
-from sidefx.testing import capture
+from sidefx import CallableOptions, NotRunningError, RuntimeOptions, Settled, SideEffects, after
+from tests.orders import Stocked
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-
-class Stocked(Event, kind="test.stocked"):
-    """An event of the tests."""
-
-    sku: str = "a"
 
 
 async def noop() -> None:
@@ -353,37 +333,6 @@ async def test_a_sync_effect_past_its_deadline_is_abandoned_and_counted() -> Non
         await until(lambda: fx.stats().abandoned_threads == 0)
 
 
-@pytest.mark.contract("S10")
-async def test_cancelling_the_block_is_not_swallowed() -> None:
-    """What was scheduled is drained, and then the cancellation goes on."""
-    ran: list[str] = []
-    with anyio.CancelScope() as bounds:
-        async with SideEffects():
-            after(ran.append, "drained")
-            bounds.cancel()
-            await anyio.sleep_forever()
-    assert bounds.cancelled_caught
-    assert ran == ["drained"]
-
-
-@pytest.mark.contract("S10")
-async def test_an_effect_that_swallows_its_cancellation_does_not_survive_the_drain() -> None:
-    """The drain ends at its deadline, and counts what it had to leave."""
-
-    async def stubborn() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            swallowed.append(True)
-
-    swallowed: list[bool] = []
-    async with SideEffects(runtime=RuntimeOptions(drain_timeout=0.02)) as fx:
-        after(stubborn)
-        await anyio.wait_all_tasks_blocked()
-    assert swallowed == [True]
-    assert fx.stats().callables.dropped == {"shutdown": 1}
-
-
 @pytest.mark.contract("S11")
 async def test_outside_a_scope_an_effect_is_released_at_once() -> None:
     """There is no response to wait for; but it never runs inline."""
@@ -419,25 +368,6 @@ async def test_after_the_drain_it_raises() -> None:
         await fx.emit(Stocked())
     with pytest.raises(NotRunningError):
         await fx.flush()
-
-
-async def test_with_several_running_the_context_decides() -> None:
-    """In a block it is that block's; in a thread without context it raises, and names `bind`."""
-    first: list[str] = []
-    async with SideEffects(name="one") as one:
-        async with SideEffects(name="two") as two:
-            after(noop)
-            await two.flush(5)
-            assert two.stats().callables.accepted == 1
-            with ThreadPoolExecutor(1) as pool:
-                with pytest.raises(NotRunningError, match=r"fx\.bind"):
-                    pool.submit(after, noop).result()
-                pool.submit(two.bind(after), noop).result()
-            await two.flush(5)
-            assert two.stats().callables.accepted == 2
-        after(first.append, "one")
-        await one.flush(5)
-        assert one.stats().callables.accepted == 1
 
 
 @pytest.mark.contract("S12")
@@ -485,283 +415,3 @@ async def test_a_callable_sees_the_context_of_its_call() -> None:
         after(look_in_thread)
         variable.set("second")
     assert seen == ["first", "first"]
-
-
-@pytest.mark.contract("S13")
-@pytest.mark.parametrize(("fails", "expected"), [(False, ["always", "success"]), (True, ["always", "error"])])
-async def test_a_scope_succeeds_where_its_body_does_not_raise(fails: bool, expected: list[str]) -> None:
-    """`when` decides accordingly; what is scheduled later goes by the same outcome."""
-    ran: list[str] = []
-    async with SideEffects() as fx:
-        try:
-            async with fx.scope("job"):
-                for when in ("always", "success", "error"):
-                    after(ran.append, when, when=when)  # type: ignore[arg-type]
-                late = fx.bind(after)
-                if fails:
-                    raise LookupError
-        except LookupError:
-            pass
-        late(ran.append, "late", when="success")
-        await fx.flush(5)
-    assert sorted(ran) == sorted(expected + ([] if fails else ["late"]))  # in threads, side by side
-
-
-async def test_scopes_nest() -> None:
-    """The inner one lets its effects go when it ends, the outer one keeps its own."""
-    ran: list[str] = []
-    async with SideEffects() as fx:
-        async with fx.scope("outer"):
-            after(ran.append, "outer")
-            with fx.scope("inner"):
-                after(ran.append, "inner")
-            await fx.flush(5)
-            assert ran == ["inner"]
-        await fx.flush(5)
-    assert ran == ["inner", "outer"]
-
-
-async def test_there_is_no_request_outside_of_one() -> None:
-    """`request()` says so with None."""
-    async with SideEffects():
-        assert request() is None
-    assert request() is None
-
-
-async def test_an_event_without_a_sink_is_counted_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    """It never raises."""
-    async with SideEffects() as fx:
-        for _ in range(3):
-            after(Stocked())
-        await fx.flush(5)
-        assert fx.stats().unrouted == {"test.stocked": 3}
-    assert caplog.text.count("no sink takes events of kind test.stocked") == 1
-
-
-class Ordered(Event, kind="test.ordered"):
-    """One event that stands for others."""
-
-    endless: bool = False
-    broken: bool = False
-
-    def effects(self) -> Any:
-        yield audit("order", target="1")
-        yield Stocked(sku="b")
-        if self.endless:
-            yield Ordered(endless=True)
-        if self.broken:
-            yield "no event"
-
-
-async def test_an_event_fans_out() -> None:
-    """Each further event goes to the sinks that take it, as if it had been scheduled itself."""
-    actions: list[str] = []
-    skus: list[str] = []
-
-    async def audit_sink(event: AuditEvent) -> None:
-        actions.append(event.action)
-
-    async def stock_sink(event: Stocked) -> None:
-        skus.append(event.sku)
-
-    async with SideEffects({"a": audit_sink, "s": stock_sink}) as fx:
-        after(Ordered())
-        await fx.flush(5)
-        assert (actions, skus) == (["order"], ["b"])
-        assert fx.stats().unrouted == {}
-
-
-@pytest.mark.parametrize("mistake", ["endless", "broken"])
-async def test_a_fan_out_that_goes_wrong_is_contained_and_bounded(
-    mistake: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What it yielded before is delivered, the error is logged with its call site, and the runtime goes on."""
-    skus: list[str] = []
-
-    async def stock_sink(event: Stocked) -> None:
-        skus.append(event.sku)
-
-    async with SideEffects({"s": stock_sink}) as fx:
-        after(Ordered(**{mistake: True}))
-        after(Stocked(sku="other"))
-        await fx.flush(5)
-    assert "other" in skus
-    assert "b" in skus
-    assert len(skus) < 50
-    assert "effects()" in caplog.text
-    assert __file__ in caplog.text
-
-
-@pytest.mark.contract("D04")
-async def test_flush_waits_for_what_was_accepted_before_it_and_no_more() -> None:
-    """A steady stream of later effects does not keep it from returning."""
-    gate = anyio.Event()
-    async with SideEffects() as fx:
-        after(noop)
-        await fx.flush(5)
-
-        async def flushing() -> None:
-            await fx.flush(5)
-            gate.set()
-
-        async def held() -> None:
-            await gate.wait()
-
-        async with anyio.create_task_group() as tasks:
-            after(noop)
-            tasks.start_soon(flushing)
-            await anyio.wait_all_tasks_blocked()
-            after(held)
-
-
-@pytest.mark.contract("D04")
-async def test_flush_raises_where_it_takes_too_long_and_cancels_nothing() -> None:
-    """A `TimeoutError` that names what is left."""
-    gate = anyio.Event()
-    async with SideEffects() as fx:
-        after(gate.wait)
-        await until(lambda: fx.stats().callables.in_flight)
-        with pytest.raises(TimeoutError, match="callables: 1"):
-            await fx.flush(0.01)
-        gate.set()
-        await fx.flush(5)
-        assert fx.stats().callables.delivered == 1
-
-
-async def test_flush_from_inside_an_effect_raises() -> None:
-    """It would wait for itself."""
-    errors: list[Exception] = []
-
-    async with SideEffects() as fx:
-
-        async def flushing() -> None:
-            try:
-                await fx.flush()
-            except SidefxError as error:
-                errors.append(error)
-
-        after(flushing)
-        await fx.flush(5)
-    assert "wait for itself" in str(errors[0])
-
-
-@pytest.mark.contract("D02")
-async def test_what_is_left_at_the_end_of_the_drain_is_listed_by_name(caplog: pytest.LogCaptureFixture) -> None:
-    """Cancelled, counted, and one line that says what and how many."""
-
-    async def stuck(event: Stocked) -> None:
-        await anyio.sleep_forever()
-
-    async with SideEffects({"s": stuck}, runtime=RuntimeOptions(drain_timeout=0.02)) as fx:
-        after(Stocked())
-        after(Stocked())
-        after(anyio.sleep_forever, name="napping")
-    with caplog.at_level(logging.ERROR):
-        [line] = [record.getMessage() for record in caplog.records if "not finished at shutdown" in record.getMessage()]
-    assert "sinks.s: test.stocked × 2" in line
-    assert "callables: napping × 1" in line
-    assert fx.stats().sinks["s"].dropped == {"shutdown": 2}
-
-
-async def test_a_runtime_can_be_started_again() -> None:
-    """A test client or a reload does so; the counts go on."""
-    ran: list[int] = []
-    fx = SideEffects()
-    for n in range(3):
-        async with fx:
-            after(ran.append, n)
-    assert ran == [0, 1, 2]
-    assert fx.stats().callables.delivered == 3
-
-
-async def test_a_runtime_runs_once_at_a_time() -> None:
-    """Two would share their lanes."""
-    async with SideEffects() as fx:
-        with pytest.raises(NotRunningError, match="running already"):
-            await fx.start()
-
-
-def test_a_synchronous_program_runs_it_in_a_thread() -> None:
-    """`with SideEffects(...)`: scheduled from any function, drained at the end of the block."""
-    ran: list[Any] = []
-
-    async def sink(event: Stocked) -> None:
-        ran.append(event.sku)
-
-    with SideEffects({"s": sink}) as fx:
-        after(Stocked(sku="x"))
-        fx.flush_blocking(5)
-        assert ran == ["x"]
-        with fx.scope("job"):
-            after(ran.append, "y")
-            assert ran == ["x"]
-        after(noop)
-    assert ran == ["x", "y"]
-    assert fx.stats().callables.delivered == 2
-
-
-async def test_capture_takes_what_would_have_been_released() -> None:
-    """No runtime is needed; conditions are applied, nothing runs, and coroutines are closed."""
-    ran: list[int] = []
-    with capture() as captured:
-        after(ran.append, 1, name="append")
-        after(Stocked(sku="z"))
-        after(noop())
-        assert [effect.label for effect in captured] == ["append", "test.stocked", "noop"]
-        assert [event.sku for event in captured.events(Stocked)] == ["z"]
-        assert captured.calls(ran.append) == [(1,)]
-        assert ran == []
-    with pytest.raises(NotRunningError):
-        after(noop)
-
-
-async def test_captured_effects_run_when_asked_once_and_in_order() -> None:
-    """Nested ones too; the first error reaches the test as it is."""
-    ran: list[Any] = []
-
-    def nested() -> None:
-        ran.append("nested")
-        after(ran.append, "deeper")
-
-    async def sink(event: Stocked) -> None:
-        ran.append(event.sku)
-
-    def fail() -> None:
-        raise LookupError
-
-    with capture() as captured:
-        after(nested)
-        after(Stocked(sku="s"))
-        await captured.run({"sink": sink})
-        await captured.run({"sink": sink})
-        assert ran == ["nested", "s", "deeper"]
-        after(fail)
-        with pytest.raises(LookupError):
-            await captured.run()
-
-
-async def test_a_captured_event_reaches_the_sinks_of_what_it_stands_for() -> None:
-    """As it would under a runtime."""
-    skus: list[str] = []
-
-    async def sink(event: Stocked) -> None:
-        skus.append(event.sku)
-
-    with capture() as captured:
-        after(Ordered())
-        await captured.run({"sink": sink})
-    assert skus == ["b"]
-
-
-async def test_a_scope_of_a_runtime_that_does_not_run_is_refused() -> None:
-    """Before its block begins, and not when it is too late."""
-    fx = SideEffects()
-    with pytest.raises(NotRunningError, match="not running"):
-        async with fx.scope("job"):
-            pytest.fail("the block has begun")
-
-
-async def test_the_fixture_captures(sidefx_capture: Any) -> None:
-    """`sidefx_capture` comes with the installation."""
-    after(Stocked())
-    assert len(sidefx_capture.events(Stocked)) == 1
