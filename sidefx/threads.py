@@ -39,6 +39,7 @@ class DaemonThreads:
 
     def __init__(self, *, max_abandoned: int = 64) -> None:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()  # one for all threads: jobs start in the order they came
+        self._turn = threading.Lock()  # held from the taking of a job to its first step, or another would overtake it
         self._idle = threading.Semaphore(0)
         self._max_abandoned = max_abandoned
         self._lock = threading.Lock()
@@ -78,13 +79,15 @@ class DaemonThreads:
 
     def _work(self) -> None:
         while True:
+            self._turn.acquire()
             try:
                 job = self._jobs.get(timeout=_IDLE_SECONDS)
             except Empty:
+                self._turn.release()
                 if self._idle.acquire(blocking=False):
                     return
                 continue  # somebody counts on this thread: a job is on its way
-            job.run()
+            job.run(self._turn.release)
             del job
             self._idle.release()
 
@@ -105,13 +108,14 @@ class _Job:
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def run(self) -> None:
+    def run(self, begun: Callable[[], None]) -> None:
         with self._pool._lock:  # noqa: SLF001 - the same module
             if self._abandoned:  # before it could begin: nobody wants it any more
+                begun()
                 self._pool._count(-1)  # noqa: SLF001
                 return
         try:
-            self.result = self._context.run(self._function, *self._args)
+            self.result = self._context.run(self._enter, begun)
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
             self.error = error
         with self._pool._lock:  # noqa: SLF001 - the same module
@@ -121,6 +125,10 @@ class _Job:
                 return
         with suppress(RuntimeError):  # the loop has gone, and with it whoever waited
             self._soon(self.done.set)
+
+    def _enter(self, begun: Callable[[], None]) -> Any:
+        begun()
+        return self._function(*self._args)
 
     def abandon(self) -> None:
         with self._pool._lock:  # noqa: SLF001

@@ -156,6 +156,20 @@ async def test_starts_are_first_in_first_out() -> None:
 
 
 @pytest.mark.contract("S04")
+async def test_synchronous_effects_start_in_their_order_too() -> None:
+    """Though each runs in a thread, the first step of one comes before that of the next."""
+    started: list[int] = []
+    async with SideEffects() as fx:
+        for _ in range(20):
+            started.clear()
+            async with fx.scope():
+                for n in range(30):
+                    after(started.append, n)
+            await fx.flush(5)
+            assert started == list(range(30))
+
+
+@pytest.mark.contract("S04")
 async def test_how_many_run_at_once_is_bounded() -> None:
     """Sync and async together, no more than `callables.concurrency`."""
     lock = threading.Lock()
