@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -46,6 +47,6 @@ def test_the_example_shop(tmp_path: Path) -> None:
     _, rest = server.communicate(timeout=30)
     assert "in the till: 25.00 EUR" in rest, [*lines, rest]
     assert "1 × tea left" in rest
-    with sqlite3.connect(tmp_path / "audit.db") as database:
+    with closing(sqlite3.connect(tmp_path / "audit.db")) as database:
         rows = database.execute("SELECT target, outcome FROM audit_log ORDER BY seq").fetchall()
     assert rows == [("tea", "success"), ("tea", "success"), ("coal", "failure")]
