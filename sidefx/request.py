@@ -28,12 +28,11 @@ class Client(NamedTuple):
 class Fields(Mapping[str, str]):
     """An immutable mapping in which a name can have several values: `[]` gives the first."""
 
-    __slots__ = ("_items", "_values")
+    __slots__ = ("_values",)
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
-        self._items = tuple(items)
         values: dict[str, list[str]] = {}
-        for name, value in self._items:
+        for name, value in items:
             values.setdefault(self._key(name), []).append(value)
         self._values = values
 
@@ -53,10 +52,6 @@ class Fields(Mapping[str, str]):
     def getlist(self, name: str) -> list[str]:
         """Every value of that name, in order; empty where there is none."""
         return list(self._values.get(self._key(name), ()))
-
-    def multi_items(self) -> list[tuple[str, str]]:
-        """Every name and value, repeated names included, in order."""
-        return list(self._items)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self._values) or 'nothing'}>"  # values may be secret

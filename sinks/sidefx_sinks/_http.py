@@ -106,25 +106,19 @@ def checked_headers(
 
 def open_client(
     *,
-    base_url: str = "",
     headers: Mapping[str, str | SecretStr] | None = None,
     auth: tuple[SecretStr, str] | None = None,
-    verify: ssl.SSLContext | bool = True,
-    proxy: str | None = None,
 ) -> Client:
     """A client for asyncio and trio; whoever opens it awaits its `aclose()`.
 
     It follows no redirects, keeps no cookies and asks for uncompressed answers. `auth` is user and
-    password of HTTP Basic. Without `proxy`, the usual `HTTPS_PROXY` and `NO_PROXY` are honoured.
+    password of HTTP Basic. The usual `HTTPS_PROXY` and `NO_PROXY` are honoured.
     """
     fields = httpx.Headers({"User-Agent": "sidefx", "Accept-Encoding": "identity"})
     fields.update({name: _laid_open(value) for name, value in (headers or {}).items()})  # whatever the case of names
     return httpx.AsyncClient(
-        base_url=base_url,
         headers=fields,
         auth=None if auth is None else (_laid_open(auth[0]), auth[1]),
-        verify=verify,
-        proxy=proxy,
         timeout=_TIMEOUT,
         limits=_LIMITS,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
