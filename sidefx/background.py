@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from sidefx.threads import soon_in_this_loop
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from asyncio import AbstractEventLoop
+    from collections.abc import Awaitable, Callable, Coroutine
     from contextvars import Context
+
+    from anyio.abc import TaskGroup
+
+
+def asyncio_loop() -> AbstractEventLoop | None:
+    """The running event loop where it is asyncio's, and runs a task; else None."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return None if asyncio is None or asyncio.current_task() is None else asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def runs_on_asyncio() -> bool:
     """Whether the running event loop is asyncio's."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return asyncio is not None and asyncio.current_task() is not None
-    except RuntimeError:
-        return False
+    return asyncio_loop() is not None
+
+
+def start_in(
+    context: Context, tasks: TaskGroup, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
+) -> None:
+    """Starts a task in a context that was captured elsewhere, on another library's event loop perhaps."""
+    if (sniffio := sys.modules.get("sniffio")) is not None:  # where it is installed, its mark in the context decides
+        library = "asyncio" if runs_on_asyncio() else "trio"
+        if context.get(sniffio.current_async_library_cvar) not in {None, library}:
+            context.run(sniffio.current_async_library_cvar.set, library)
+    context.run(tasks.start_soon, function, *args)
 
 
 class BackgroundTask:
@@ -33,12 +55,11 @@ class BackgroundTask:
         """Starts it, in a copy of this context unless it is given another."""
         context = copy_context() if context is None else context
         self._main = main
-        self._finished = anyio.Event()
+        self._is_finished = False
+        self._waiting: list[Callable[[], object]] = []
         self.error: BaseException | None = None
-        if runs_on_asyncio():
-            import asyncio  # noqa: PLC0415 - not under trio
-
-            self._task: Any = asyncio.get_running_loop().create_task(self._run(), name=name, context=context)
+        if (loop := asyncio_loop()) is not None:
+            self._task: Any = loop.create_task(self._run(), name=name, context=context)
         else:
             import trio  # noqa: PLC0415 - not under asyncio
 
@@ -52,8 +73,14 @@ class BackgroundTask:
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 raise  # the event loop itself is ending
         finally:
-            self._finished.set()
+            self._is_finished = True
+            while self._waiting:
+                with suppress(RuntimeError):  # the event loop of that one has ended, and with it whoever waited there
+                    self._waiting.pop()()
 
     async def finished(self) -> None:
-        """Returns when it has ended; its error, if any, is in `error`."""
-        await self._finished.wait()
+        """Returns when it has ended, on any event loop; its error, if any, is in `error`."""
+        ended, soon = anyio.Event(), soon_in_this_loop()
+        self._waiting.append(lambda: soon(ended.set))
+        if not self._is_finished:  # looked at after appending: it ends meanwhile and finds us, or we find that it has
+            await ended.wait()

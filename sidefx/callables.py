@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from sidefx.background import start_in
 from sidefx.cancellation import must_go_on
 from sidefx.errors import AttemptTimeout
 from sidefx.lanes.ledger import Ledger
@@ -16,6 +17,7 @@ from sidefx.scope import running_effect
 from sidefx.settled import CALLABLES, Settled
 from sidefx.sink import is_async_callable
 from sidefx.threads import DaemonThreads
+from sidefx.tracing import call_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,13 +107,14 @@ class Callables:
         assert effect.context is not None  # noqa: S101 - after() captured one for every callable
         # let go of here: a context holds the effect that scheduled this one, and that one's context the one before it
         context, effect.context = effect.context, None
-        context.run(self._tasks.start_soon, self._run, effect)
+        start_in(context, self._tasks, self._run, effect)
 
     async def _run(self, effect: Effect) -> None:
         self._starting = None
         self._running.add(effect)
         self._start_next()
         running_effect.set(effect)
+        span = call_span(effect)
         started = anyio.current_time()
         timeout = self._options.timeout if effect.timeout is None else effect.timeout
         result: Result = "dropped"
@@ -139,6 +142,7 @@ class Callables:
             self._running.discard(effect)
             self._before_settling()
             self._settle(effect, result, reason, failure, attempts=1)
+            span.end(reason, failure)  # after it, for what the log says of it belongs to its trace
             if reason != "shutdown":
                 self._start_next()
 

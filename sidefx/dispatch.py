@@ -59,6 +59,11 @@ class Dispatcher:
         """Events that no sink takes, by kind."""
 
     @property
+    def busy(self) -> bool:
+        """Whether anything has been taken or is coming that has not settled."""
+        return bool(self._inbox) or any(cohort.open for cohort in self._cohorts)
+
+    @property
     def waiting(self) -> int:
         """How many effects are here, and in no lane yet."""
         return len(self._ready)
@@ -67,9 +72,10 @@ class Dispatcher:
 
     def open(self) -> None:
         """This event loop is where it routes."""
-        self._soon = soon_in_this_loop()
+        self.soon = soon_in_this_loop()
+        """Has something called in this event loop, from any thread."""
         # only asyncio's loop can be closed with tasks in it; trio's run ends with its last task
-        self._is_closed = getattr(getattr(self._soon, "__self__", None), "is_closed", bool)
+        self._is_closed = getattr(getattr(self.soon, "__self__", None), "is_closed", bool)
         self._arrival = anyio.Event()
         self._progress = anyio.Event()
         self._thread = threading.get_ident()
@@ -102,7 +108,7 @@ class Dispatcher:
         elif self._thread is not None and not self._called:
             self._called = True
             with suppress(RuntimeError):  # the loop has just ended: who ends the runtime takes in what is here
-                self._soon(self.take_in)
+                self.soon(self.take_in)
 
     def take_in(self) -> None:
         """Moves what has arrived from other threads by now to what is ready: a flood of more waits for its turn."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sidefx.cohort import Cohort
     from sidefx.events import Event
     from sidefx.request import RequestInfo
+    from sidefx.tracing import Origin
 
 When: TypeAlias = Literal["always", "success", "error"]
 
@@ -31,6 +32,7 @@ class Effect:
         "event",
         "held",
         "name",
+        "origin",
         "replayed",
         "request",
         "site",
@@ -63,6 +65,8 @@ class Effect:
         self.site = site
         self.request = request
         self.cohort: Cohort | None = None
+        self.origin: Origin = None
+        """The span in which it was scheduled, where the app traces."""
         self.replayed = False
         """Whether it was a dead letter: what falls back has fallen back before."""
         self.held = False
@@ -104,6 +108,7 @@ class Effect:
             request=self.request,
         )
         other.cohort = self.cohort
+        other.origin = self.origin
         other.held = self.held
         other.replayed = self.replayed
         return other

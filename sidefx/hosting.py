@@ -9,21 +9,18 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
-import anyio.from_thread
 
 from sidefx.cancellation import must_go_on
 from sidefx.errors import SidefxError
+from sidefx.loop_thread import LoopThread
 from sidefx.scope import current_scope, enter_scope
 from sidefx.sink import is_async_callable
 from sidefx.threads import soon_in_this_loop
+from sidefx.tracing import context_here, enter_context
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Future
-    from contextlib import AbstractContextManager
-
-    from anyio.from_thread import BlockingPortal
 
     from sidefx.threads import DaemonThreads
 
@@ -63,8 +60,7 @@ class AsyncioHost:
 
     def __init__(self, threads: DaemonThreads) -> None:
         self._threads = threads
-        self._manager: AbstractContextManager[BlockingPortal] | None = None
-        self._loop: AbstractEventLoop | None = None
+        self._host: LoopThread | None = None
         self._starting = anyio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -72,9 +68,9 @@ class AsyncioHost:
 
     async def __aexit__(self, *_: object) -> None:
         """Stops the loop, if any sink has made it start; one that is blocked is left to its thread after a while."""
-        if self._manager is not None:
+        if self._host is not None:
             with anyio.move_on_after(_STOP_SECONDS, shield=True) as bounds:
-                await self._threads.run(self._manager.__exit__, None, None, None)
+                await self._threads.run(self._host.stop)
             if bounds.cancelled_caught:
                 _log.error("the asyncio sinks' event loop did not end within %g s and was given up", _STOP_SECONDS)
 
@@ -82,13 +78,14 @@ class AsyncioHost:
         """Calls it over there, and returns or raises what it does."""
         import asyncio  # noqa: PLC0415 - only for sinks that need it
 
-        if self._loop is None:
+        if self._host is None:
             async with self._starting:  # several lanes may make their first call at once
                 await self._start()
-        assert self._loop is not None  # noqa: S101 - it has just been started
+        assert self._host is not None  # noqa: S101 - it has just been started
         context = Context()  # none of ours, in which libraries have written that this is trio
         context.run(enter_scope, current_scope())
-        future = context.run(asyncio.run_coroutine_threadsafe, self._over_there(function, *args), self._loop)
+        context.run(enter_context, context_here())
+        future = context.run(asyncio.run_coroutine_threadsafe, self._over_there(function, *args), self._host.loop)
         done = anyio.Event()
         soon = soon_in_this_loop()
 
@@ -105,14 +102,11 @@ class AsyncioHost:
         return future.result()
 
     async def _start(self) -> None:
-        import asyncio  # noqa: PLC0415 - only for sinks that need it
-
-        if self._loop is None:
+        if self._host is None:
             with anyio.CancelScope(shield=True):  # a matter of milliseconds; half started it could not be stopped
-                manager = anyio.from_thread.start_blocking_portal("asyncio", name="sidefx-asyncio-host")
-                portal = await self._threads.run(manager.__enter__)
-                self._manager = manager
-                self._loop = await self._threads.run(portal.call, asyncio.get_running_loop)
+                host = LoopThread("sidefx-asyncio-host")
+                await self._threads.run(host.start)
+                self._host = host
 
     async def _over_there(self, function: Callable[..., Any], *args: Any) -> Any:
         try:

@@ -91,7 +91,7 @@ class RequestInfo(BaseModel):
     client: Client | None = None
     user_agent: str | None = None
     traceparent: str | None = None
-    """W3C Trace Context of the incoming request, where it is well formed."""
+    """W3C Trace Context: of the current span where the app traces with OpenTelemetry, else of the incoming header."""
     status: int | None = None
     """What passed through the adapter; None where the app raised before sending one."""
     bytes_sent: int = 0

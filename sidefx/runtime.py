@@ -10,15 +10,15 @@ import logging
 import math
 import threading
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 import anyio
-import anyio.from_thread
 
-from sidefx.background import BackgroundTask
+from sidefx import process
+from sidefx.background import BackgroundTask, asyncio_loop
 from sidefx.block import ScopeBlock
 from sidefx.callables import Callables
 from sidefx.dead_letters import DeadLetters
@@ -29,6 +29,7 @@ from sidefx.events import Event
 from sidefx.home import Home
 from sidefx.hosting import AsyncioHost
 from sidefx.lanes import Lane
+from sidefx.loop_thread import LoopThread
 from sidefx.options import RuntimeOptions, SinkOptions
 from sidefx.problems import ConfigError
 from sidefx.report import Reporter, indented_traceback, summary_of
@@ -37,15 +38,16 @@ from sidefx.scope import Scope, announce, current_scope, enter_scope, running_ef
 from sidefx.sink import is_async_callable
 from sidefx.stats import Health, SinkStats, Stats, snapshot
 from sidefx.threads import DaemonThreads
+from sidefx.tracing import span_here
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from uuid import UUID
 
     from anyio.abc import TaskGroup
-    from anyio.from_thread import BlockingPortal
 
     from sidefx.settled import Observer
 
@@ -89,21 +91,27 @@ class SideEffects:
     ) -> None:
         self.name = name
         self.options = runtime or RuntimeOptions()
-        self.dead_letters = DeadLetters(per_sink=self.options.dead_letters)
-        self._homes = {name: Home(name, sink) for name, sink in (sinks or {}).items()}
-        specs = {name: home.spec for name, home in self._homes.items()}
-        options = dict(options or {})
-        if problems := check_routes(specs, options):
-            raise ConfigError(problems)
-        self._reporter = Reporter(self.dead_letters, observers := tuple(observers))
-        if wrong := [observer for observer in observers if is_async_callable(observer)]:
+        self._sinks = dict(sinks or {})
+        self._sink_options = dict(options or {})
+        self._observers = tuple(observers)
+        if wrong := [observer for observer in self._observers if is_async_callable(observer)]:
             msg = f"an observer is a plain function, called on the event loop; {describe(wrong[0])} is asynchronous"
             raise TypeError(msg)
+        self._make()
+
+    def _make(self) -> None:
+        """Makes what carries effects."""
+        self._homes = {name: Home(name, sink) for name, sink in self._sinks.items()}
+        specs = {name: home.spec for name, home in self._homes.items()}
+        if problems := check_routes(specs, self._sink_options):
+            raise ConfigError(problems)
+        self.dead_letters = DeadLetters(per_sink=self.options.dead_letters)
+        self._reporter = Reporter(self.dead_letters, self._observers)
         self._lanes = {
             name: Lane(
                 name,
                 self._homes[name].deliver,
-                options.get(name, SinkOptions()),
+                self._sink_options.get(name, SinkOptions()),
                 self._reporter,
                 batch=spec.batch,
             )
@@ -120,21 +128,27 @@ class SideEffects:
         self._main_task: BackgroundTask | None = None
         self._accepting = False
         self._giving_up = threading.RLock()
-        self._portal: BlockingPortal | None = None
-        self._threaded = ExitStack()
+        self._loop: AbstractEventLoop | None = None
+        self._told: list[Callable[[], object]] = []
+        self._thread: LoopThread | None = None
         self._scope_before: Scope | None = None
 
     @classmethod
-    def from_toml(cls, path: str | Path, *, observers: Iterable[Observer] = ()) -> Self:
+    def from_toml(cls, path: str | Path | None = None, *, observers: Iterable[Observer] = ()) -> Self:
         """The runtime that a TOML file describes; environment variables override it.
+
+        Args:
+            path: the file; by default what `SIDEFX_CONFIG` names, else `sidefx.toml`.
+            observers: plain functions, called with each `Settled` record.
 
         Raises:
             ConfigError: every mistake in the file, in one go.
         """
-        from sidefx.config import load  # noqa: PLC0415 - programs that read no file do not pay for the reader
+        from sidefx.config import config_path, load  # noqa: PLC0415 - programs that read no file do not pay for the reader
 
+        path = config_path(path)
         config = load(path)
-        return cls(config.sinks, config.options, runtime=config.runtime, observers=observers, name=str(path))
+        return cls(config.sinks, config.options, runtime=config.runtime, observers=observers, name=path)
 
     def __repr__(self) -> str:
         return f"<SideEffects {self.name!r}: {', '.join(self._lanes) or 'no sinks'}>"
@@ -145,6 +159,11 @@ class SideEffects:
     def running(self) -> bool:
         """Whether it has been started and has not ended."""
         return self._main_task is not None
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on the event loop of this thread."""
+        return self._dispatcher.here
 
     @property
     def accepting(self) -> bool:
@@ -166,12 +185,7 @@ class SideEffects:
 
     def __enter__(self) -> Self:
         """Starts it on an asyncio loop in a thread of its own."""
-        with ExitStack() as stack:
-            portal = stack.enter_context(anyio.from_thread.start_blocking_portal("asyncio", name="sidefx"))
-            portal.call(self.start)
-            stack.callback(portal.call, self.stop)
-            self._threaded = stack.pop_all()
-        self._portal = portal
+        self.start_blocking()
         self._scope_before = enter_scope(self.open_scope())
         return self
 
@@ -180,8 +194,37 @@ class SideEffects:
     ) -> None:
         """Drains and stops it, and ends its thread."""
         enter_scope(self._scope_before)
-        self._portal = None
-        self._threaded.close()
+        self.stop_blocking()
+
+    def start_blocking(self) -> None:
+        """Starts it on an asyncio loop in a thread of its own; where nobody stops it, the interpreter's exit drains it.
+
+        Raises:
+            SinkStartError: a sink could not be opened; those before it have been closed again.
+            NotRunningError: it is running already.
+        """
+        thread = LoopThread(f"sidefx {self.name}")
+        thread.start()
+        try:
+            thread.call(self.start)
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+
+    def stop_blocking(self) -> None:
+        """Drains and stops what `start_blocking` has started, and ends its thread. Idempotent.
+
+        Raises:
+            SidefxError: called from inside an effect, which would wait for itself.
+        """
+        self._refuse_inside("stop_blocking")
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                thread.call(self.stop)
+            finally:
+                thread.stop()
 
     async def start(self) -> None:
         """Opens the sinks and starts the lanes, in a task of its own that no cancel scope of the caller reaches.
@@ -197,8 +240,10 @@ class SideEffects:
         self._stopping = anyio.Event()
         self._opening = anyio.CancelScope()
         self._start_error: Exception | None = None
+        self._loop = asyncio_loop()
         # a context of its own: whoever starts it may be the first request, whose variables are no business of the sinks
         self._main_task = BackgroundTask(self._main, name=f"sidefx {self.name}", context=Context())
+        process.started(self)
         try:
             await self._started.wait()
         except BaseException:
@@ -229,17 +274,25 @@ class SideEffects:
                     _log.critical("%r cannot end: what runs here swallows its cancellation: %s", self, held or "a sink")
                     await main.finished()
 
-    async def drain(self) -> None:
-        """Waits up to `drain_timeout` seconds until nothing is queued or running, then takes no more.
+    async def drain(self, timeout: float | None = None) -> None:
+        """Waits up to `timeout` seconds until nothing is queued or running, then takes no more.
 
         What effects schedule meanwhile is waited for as well. Idempotent.
+
+        Args:
+            timeout: seconds; None waits up to `drain_timeout`.
         """
         if not self._accepting:
             return
-        with anyio.move_on_after(self.options.drain_timeout), self._hurried():
-            await self._dispatcher.settled()
+        with anyio.move_on_after(self.options.drain_timeout if timeout is None else timeout):
+            await self.settled()
         self._accepting = False
         withdraw(self)
+
+    async def settled(self) -> None:
+        """Returns when nothing is queued or running, what comes meanwhile included."""
+        with self._hurried():
+            await self._dispatcher.settled()
 
     async def _main(self) -> None:
         enter_scope(self.open_scope())  # what a sink schedules is for the runtime that it belongs to
@@ -264,6 +317,7 @@ class SideEffects:
             self._fail(error)
         finally:
             self._main_task = None
+            process.ended(self)
             self._give_up()
             self._reporter.ended()
             self._started.set()
@@ -276,12 +330,12 @@ class SideEffects:
 
     async def _work(self) -> None:
         try:
-            async with anyio.create_task_group() as tasks:
-                self._open_lanes(tasks)
+            async with anyio.create_task_group() as self._tasks:
+                self._open_lanes(self._tasks)
                 self._started.set()
                 await self._stopping.wait()
                 self._callables.close()
-                tasks.cancel_scope.cancel()
+                self._tasks.cancel_scope.cancel()
         finally:
             self._accepting = False
             withdraw(self)
@@ -295,8 +349,49 @@ class SideEffects:
             for _ in range(lane.options.concurrency):
                 tasks.start_soon(lane.run, name=f"sidefx lane {lane.name}")
         tasks.start_soon(self._dispatcher.run, name="sidefx dispatcher")
+        self._tidings = anyio.Event()
+        tasks.start_soon(self._settle_when_told, name="sidefx settles")
         self._accepting = True
         announce(self)
+
+    # --- what the process calls -------------------------------------------------------------------
+
+    def renew(self) -> object:
+        """Makes it as new, in a forked child, and returns what it was: that is the parent's."""
+        withdraw(self)
+        before = [vars(self).copy(), *(vars(sink).copy() for sink in self._sinks.values() if hasattr(sink, "__dict__"))]
+        self._make()
+        return before
+
+    def end(self) -> None:
+        """The interpreter exits: drains and stops it where its event loop can still run, else lists what is left."""
+        if self._thread is not None:
+            self.stop_blocking()
+        elif (loop := self._loop) is None or loop.is_closed():
+            self._callables.close()
+            self._give_up()
+        elif not loop.is_running():  # it was stopped with all that is in it, as Twisted does
+            loop.run_until_complete(self.stop())
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is queued or running."""
+        return self._dispatcher.busy
+
+    def settle_then(self, callback: Callable[[], object]) -> None:
+        """Calls it once what there is now has settled, at most `drain_timeout` later. Safe in a signal handler."""
+        self._told.append(callback)
+        with suppress(RuntimeError):  # the loop has just ended, and calls it with what else it leaves
+            self._dispatcher.soon(self._tidings.set)
+
+    async def _settle_when_told(self) -> None:
+        try:
+            await self._tidings.wait()
+            with suppress(TimeoutError):
+                await self.flush(self.options.drain_timeout)
+        finally:
+            while self._told:
+                self._told.pop()()
 
     def _give_up(self) -> None:
         """Nothing runs any more: what is left, and what came from a thread meanwhile, is dropped and listed."""
@@ -331,6 +426,7 @@ class SideEffects:
             raise TypeError(msg)
         self._check_here(f"emit({event.kind})")
         effect = Effect(event=event)
+        effect.origin = span_here()
         if (parent := running_effect.get()) is not None:
             effect.cohort = parent.cohort
         if (scope := current_scope()) is not None:
@@ -370,10 +466,11 @@ class SideEffects:
 
     def flush_blocking(self, timeout: float | None = None) -> None:
         """`flush` for synchronous programs, under `with SideEffects(...)`."""
-        if self._portal is None:
+        self._refuse_inside("flush_blocking")
+        if self._thread is None:
             msg = "flush_blocking() is for `with SideEffects(...)`; in asynchronous code await flush()"
             raise NotRunningError(msg)
-        self._portal.call(self.flush, timeout)
+        self._thread.call(self.flush, timeout)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """The function, made to run in the scope of this place: carries a scope into a thread by hand."""
@@ -408,6 +505,7 @@ class SideEffects:
             replayed[letter.sink] += 1
             effect = Effect(event=letter.event, request=letter.event.request)
             effect.replayed = True
+            effect.origin = span_here()
             self._dispatcher.join(effect)
             self._lanes[letter.sink].offer(effect, held=True)
             effect.cohort.leave()  # type: ignore[union-attr]  # join() gave it one
@@ -466,21 +564,6 @@ class SideEffects:
             await self._dispatcher.routed()
             for effect in effects:
                 await self._room(effect)
-
-    async def finish(self, scope: Scope, *, succeeded: bool) -> None:
-        """Closes the scope and waits, up to `drain_timeout`, until its effects have settled.
-
-        For servers that tell nobody when they end: there, only the request itself can wait.
-        """
-        cohort = self._dispatcher.new_cohort()
-        scope.close(succeeded=succeeded, cohort=cohort)
-        self._dispatcher.take_in()
-        with (
-            anyio.CancelScope(shield=True, deadline=anyio.current_time() + self.options.drain_timeout),
-            self._hurried(),
-        ):
-            await cohort.settled()
-        self._dispatcher.retire([cohort])
 
     async def _room(self, effect: Effect) -> None:
         if effect.event is not None:

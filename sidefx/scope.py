@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import sys
 import threading
 from collections import deque
@@ -13,15 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 from sidefx.effect import Effect, When, describe, site_of
 from sidefx.errors import NotRunningError
 from sidefx.events import Event
+from sidefx.tracing import span_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from sidefx.cohort import Cohort
     from sidefx.request import RequestInfo
 
 _WHEN = frozenset(get_args(When))
-_making_a_request = threading.Lock()
 
 
 class Releaser(Protocol):
@@ -51,7 +51,17 @@ class Scope:
     Effects may be added from any thread. Once closed it lets everything through at once.
     """
 
-    __slots__ = ("_closed", "_make_request", "_request", "_runtime", "_succeeded", "_waiting", "name")
+    __slots__ = (
+        "_closed",
+        "_make_request",
+        "_making",
+        "_process",
+        "_request",
+        "_runtime",
+        "_succeeded",
+        "_waiting",
+        "name",
+    )
 
     def __init__(
         self,
@@ -68,12 +78,19 @@ class Scope:
         self._waiting: deque[Effect] = deque()
         self._closed = False
         self._succeeded = True
+        self._making = threading.Lock()
+        self._process = os.getpid()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child, and the scope its parent's: nothing added here would ever be released."""
+        return self._process != os.getpid()
 
     @property
     def request(self) -> RequestInfo | None:
         """The request that this scope is, or lies in; made when first asked for."""
         if self._make_request is not None:
-            with _making_a_request:  # threads of one request may ask at the same time
+            with self._making:  # threads of one request may ask at the same time
                 if self._make_request is not None:
                     self._request = self._make_request()
                     self._make_request = None
@@ -82,7 +99,7 @@ class Scope:
     @property
     def request_made(self) -> bool:
         """Whether anybody has asked for the request yet; waits for a thread that is just making it."""
-        with _making_a_request:
+        with self._making:
             return self._request is not None
 
     def add(self, effect: Effect) -> None:
@@ -99,25 +116,28 @@ class Scope:
         if self._closed:  # looked at after appending: whoever closes meanwhile finds it there, or we do
             self._let_through()
 
-    def close(self, *, succeeded: bool = True, cohort: Cohort | None = None, held: bool = False) -> list[Effect]:
+    def close(self, *, succeeded: bool = True, held: bool = False) -> list[Effect]:
         """The work is over: lets through what its outcome allows, in order, and returns that.
 
-        `cohort` and `held` say who waits for these effects; see there.
+        `held` says that somebody then waits until there is room for them.
         """
         self._succeeded = succeeded
         self._closed = True
-        return self._let_through(cohort, held=held)
+        return self._let_through(held=held)
 
-    def _let_through(self, cohort: Cohort | None = None, *, held: bool = False) -> list[Effect]:
+    def _let_through(self, *, held: bool = False) -> list[Effect]:
         effects: list[Effect] = []
         while True:
             try:
                 effect = self._waiting.popleft()
             except IndexError:
                 break
+            if (
+                self._process != os.getpid()
+            ):  # a forked child leaves it with the scope: they are the parent's to release
+                continue
             if effect.when == "always" or (effect.when == "success") is self._succeeded:
                 effect.held = held
-                effect.cohort = cohort or effect.cohort
                 effects.append(effect)
             else:
                 effect.discard()
@@ -221,12 +241,13 @@ def after(
     """
     scheduled = _effect_of(effect, args, when, name, timeout)
     scheduled.site = site_of(sys._getframe(1))  # noqa: SLF001 - the documented way to the caller's line
+    scheduled.origin = span_here()
     if (parent := running_effect.get()) is not None:
         scheduled.cohort = parent.cohort
     scope = _current.get()
-    if scope is None:
+    if scope is None or scope.inherited:
         try:
-            runtime = _the_one_runtime(scheduled)
+            runtime = the_one_runtime(scheduled)
         except NotRunningError:
             scheduled.discard()
             raise
@@ -278,7 +299,12 @@ def _check(effect: object, args: tuple[Any, ...], when: str, timeout: float | No
             raise TypeError(msg)
 
 
-def _the_one_runtime(effect: Effect) -> Releaser:
+def the_one_runtime(effect: Effect) -> Releaser:
+    """Where an effect goes that lies in no scope: to the runtime that is running, or to a recorder.
+
+    Raises:
+        NotRunningError: there is none, or there are several.
+    """
     running = [runtime for runtime in tuple(_running) if runtime.accepting]
     if _recorders or len(running) == 1:
         return running[0] if running else _NOBODY
@@ -286,7 +312,7 @@ def _the_one_runtime(effect: Effect) -> Releaser:
         msg = (
             f"after({effect.label}): no SideEffects is running here. Wrap the app in "
             "sidefx.asgi.SideEffectsMiddleware and start it, or use `async with SideEffects(...)`; "
-            "in tests, use sidefx.testing.capture()"
+            "a forked process has none of its parent's; in tests, use sidefx.testing.capture()"
         )
         raise NotRunningError(msg)
     msg = (

@@ -27,7 +27,7 @@ class TooManyHungThreadsError(SidefxError):
     """So many abandoned calls are still hanging in their threads that no more are started."""
 
 
-def soon_in_this_loop() -> Callable[[Callable[[], object]], object]:
+def soon_in_this_loop() -> Callable[..., object]:
     """A function that other threads may call to have something called in the running event loop."""
     token: Any = anyio.lowlevel.current_token().native_token
     # asyncio's token is the loop, trio's a TrioToken: asking it, not importing either

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+
+from sidefx import tracing
+from tests.traces import Traces
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -45,3 +50,22 @@ def mariadb_url() -> str:
 def redis_url() -> str:
     """A Redis server."""
     return _service("SIDEFX_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
+
+
+@pytest.fixture(scope="module")
+def _opentelemetry() -> Iterator[None]:
+    """OpenTelemetry may be imported in this module's tests, and is forgotten after them: most apps do not have it."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "opentelemetry":
+            del sys.modules[name]
+
+
+@pytest.fixture
+def traces(_opentelemetry: None, monkeypatch: pytest.MonkeyPatch) -> Traces:
+    """An app that has imported OpenTelemetry and set its tracer provider."""
+    traces = Traces()
+    monkeypatch.setattr(traces.api, "_TRACER_PROVIDER", traces.provider)
+    monkeypatch.setattr(tracing, "_told", set())
+    return traces

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -15,6 +17,8 @@ from tests.hostile import noop
 from tests.orders import Stocked
 
 pytestmark = pytest.mark.anyio
+
+variable: ContextVar[str] = ContextVar("variable")
 
 
 @pytest.mark.contract("S10")
@@ -120,3 +124,20 @@ def test_a_synchronous_program_runs_it_in_a_thread() -> None:
         after(noop)
     assert ran == ["x", "y"]
     assert fx.stats().callables.delivered == 2
+
+
+@pytest.mark.contract("X01")
+async def test_a_runtime_in_a_thread_takes_effects_of_any_event_loop() -> None:
+    """Its loop is asyncio's; what was scheduled under trio runs there all the same, in its own context variables."""
+    variable.set("of the caller")
+    ran: list[str] = []
+
+    async def effect() -> None:
+        await anyio.lowlevel.checkpoint()
+        ran.append(variable.get())
+
+    with SideEffects() as fx:
+        after(effect)
+        fx.flush_blocking(5)
+        assert fx.stats().callables.delivered == 1
+    assert ran == ["of the caller"]

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 from sidefx.asgi.snapshot import request_info, route_of
 from sidefx.errors import ResponseOverError
 from sidefx.scope import Scope, running_effect
+from sidefx.verdict import caused_by, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sidefx.asgi.protocol import ASGIScope, Message, Receive, Send
     from sidefx.request import Outcome, RequestInfo
     from sidefx.runtime import SideEffects
 
-_FIRST_ERROR_STATUS = 400
 _SWITCHING_PROTOCOLS = 101
 
 
@@ -25,6 +23,8 @@ class Exchange:
 
     def __init__(self, effects: SideEffects, scope: ASGIScope, receive: Receive, send: Send) -> None:
         self.scope = Scope(effects, make_request=self._request_info)
+        if not isinstance(scope["headers"], (list, tuple)):  # any iterable will do: the app would use it up
+            scope["headers"] = [tuple(pair) for pair in scope["headers"]]
         self._asgi_scope = scope
         self._path = scope["path"]
         self._root_path = scope.get("root_path", "")
@@ -102,20 +102,15 @@ class Exchange:
         self._over = True
         self._ended = self._ended or time.perf_counter()
         left = self._disconnected
-        raised = isinstance(error, Exception) and not _caused_by(error, self._send_errors)
+        raised = isinstance(error, Exception) and not caused_by(error, self._send_errors)
         websocket = self._asgi_scope["type"] == "websocket"
-        if raised:
-            self._outcome = "errored"
-        elif left:
-            self._outcome = "disconnected"
-        elif self.complete or (websocket and error is None):
-            self._outcome = "complete"
+        complete = self.complete or (websocket and error is None)
+        self._outcome, succeeded = verdict(status=self._status, raised=raised, left=left, complete=complete)
         if self.scope.request_made and self.scope.request is not None:
             self._fill_in(self.scope.request)
         if websocket:
             return not raised and (error is None or isinstance(error, Exception))
-        sent = self._status is not None and self._status < _FIRST_ERROR_STATUS
-        return sent and not raised and (self.complete or left)
+        return succeeded
 
     def _fill_in(self, request: RequestInfo) -> None:
         request._complete(  # noqa: SLF001 - the one place that may
@@ -131,22 +126,3 @@ class Exchange:
         if self._over:
             self._fill_in(info)
         return info
-
-
-def _caused_by(error: BaseException | None, causes: Sequence[BaseException]) -> bool:
-    """Whether one of the causes is `error`, in its chain, or in a group of it."""
-    if not causes:
-        return False
-    waiting = [error]
-    seen: set[int] = set()
-    while waiting:
-        current = waiting.pop()
-        if any(current is cause for cause in causes):
-            return True
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        waiting += [current.__cause__, current.__context__]
-        if isinstance(current, BaseExceptionGroup):
-            waiting += current.exceptions
-    return False

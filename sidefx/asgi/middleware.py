@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
 from contextlib import asynccontextmanager, suppress
-from contextvars import Context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
+
+from sidefx.asgi.caretaker import Caretaker
 from sidefx.asgi.exchange import Exchange
 from sidefx.asgi.lifespan import Lifespan
-from sidefx.background import BackgroundTask
+from sidefx.asgi.open_requests import OpenRequests
 from sidefx.runtime import SideEffects
 from sidefx.scope import enter_scope, is_recording
 
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sidefx.asgi.protocol import ASGIApp, ASGIScope, Receive, Send
-
-_log = logging.getLogger("sidefx.asgi")
-
-_DEFAULT_CONFIG = "sidefx.toml"
 
 
 class SideEffectsMiddleware:
@@ -50,8 +45,8 @@ class SideEffectsMiddleware:
         self._config = config
         self._effects = effects
         self._in_lifespan = False
-        self._started_by_request = False
-        self._starting: BackgroundTask | None = None
+        self._caretaker: Caretaker | None = None
+        self._requests = OpenRequests()
 
     @property
     def effects(self) -> SideEffects:
@@ -61,11 +56,10 @@ class SideEffectsMiddleware:
             ConfigError: the file has mistakes; all of them.
         """
         if self._effects is None:
-            path = self._config or os.environ.get("SIDEFX_CONFIG") or _DEFAULT_CONFIG
-            self._effects = SideEffects.from_toml(path)
+            self._effects = SideEffects.from_toml(self._config)
         return self._effects
 
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serves one connection, or the server's lifespan."""
         if scope["type"] == "lifespan":
             await Lifespan(self, receive, send).run(scope)
@@ -77,6 +71,7 @@ class SideEffectsMiddleware:
     async def _serve(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         effects = await self._ready_effects()
         exchange = Exchange(effects, scope, receive, send)
+        self._requests.add(exchange)
         before = enter_scope(exchange.scope)
         error: BaseException | None = None
         try:
@@ -86,60 +81,43 @@ class SideEffectsMiddleware:
             raise
         finally:
             enter_scope(before)
-            succeeded = exchange.end(error)
-            # where the app raised before its response was whole, the server answers once this has unwound: do not wait
-            answered = error is None or (isinstance(error, Exception) and exchange.complete)
-            if answered and self._started_by_request and effects.running and not is_recording():
-                await effects.finish(exchange.scope, succeeded=succeeded)
-            elif error is not None:
-                exchange.scope.close(succeeded=succeeded)
-            elif released := exchange.scope.close(succeeded=succeeded, held=True):
-                await effects.hold(released)
+            await self._release(effects, exchange, error)
+
+    async def _release(self, effects: SideEffects, exchange: Exchange, error: BaseException | None) -> None:
+        """The request is over: its effects start, and it waits where somebody must."""
+        succeeded = exchange.end(error)
+        caretaker = None if is_recording() else self._caretaker
+        # where the app raised before its response was whole, the server answers once this has unwound: do not wait
+        answered = isinstance(error, Exception) and exchange.complete
+        waits = error is None or (answered and caretaker is not None)
+        if waits and caretaker is not None:
+            await caretaker.revive()
+        released = exchange.scope.close(succeeded=succeeded, held=waits)
+        self._requests.discard(exchange)
+        if waits and released:
+            await (caretaker or effects).hold(released)
 
     async def _ready_effects(self) -> SideEffects:
         if is_recording():  # a test looks at what is scheduled: nothing has to run, or to be configured
             return self._effects or SideEffects(name="recorded")
         effects = self.effects
-        if not effects.accepting and not self._in_lifespan:
-            await self._start_by_request(effects)
+        if self._caretaker is None and not effects.accepting and not self._in_lifespan:
+            self._caretaker = Caretaker(effects)
+        if self._caretaker is not None:
+            await self._caretaker.request_came()
         return effects
 
-    async def _start_by_request(self, effects: SideEffects) -> None:
-        """The server has told of no start-up and will tell of no shutdown: the requests themselves wait."""
-        starting = self._starting
-        if starting is None:
-            if effects.running:  # somebody else is starting it, or draining it
-                return
-            self._warn_of_no_lifespan(effects)
-            # in nobody's context, and nobody's to cancel: it is not of the request that happens to be the first
-            start = functools.partial(self._start, effects)
-            starting = self._starting = BackgroundTask(start, name=f"sidefx start {effects.name}", context=Context())
-        await starting.finished()
-        if starting.error is not None:
-            raise starting.error
-
-    def _warn_of_no_lifespan(self, effects: SideEffects) -> None:
-        if not self._started_by_request:
-            self._started_by_request = True
-            _log.warning(
-                "this server runs no ASGI lifespan, or none that reaches this app: sidefx starts with the first "
-                "request, and each request is kept after its response until its effects have settled, for up to %g s",
-                effects.options.drain_timeout,
-            )
-
-    async def _start(self, effects: SideEffects) -> None:
-        try:
-            await effects.start()
-        finally:
-            self._starting = None
-
-    async def before_shutdown(self, effects: SideEffects) -> None:
+    async def before_shutdown(self, effects: SideEffects, timeout: float | None = None) -> None:
         """Drains the runtime; where somebody else owns it, and goes on using it, waits for what it has now."""
+        seconds = effects.options.drain_timeout if timeout is None else timeout
+        deadline = anyio.current_time() + seconds
+        await self._requests.over(seconds)
+        left = max(0.0, deadline - anyio.current_time())
         if self._in_lifespan:
-            await effects.drain()
-        elif effects.accepting:
+            await effects.drain(left)
+        elif effects.accepting and effects.here:  # on another loop, which may wait for this one, it is for its owner
             with suppress(TimeoutError):
-                await effects.flush(effects.options.drain_timeout)
+                await effects.flush(left)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[SideEffects | None]:
@@ -152,7 +130,7 @@ class SideEffectsMiddleware:
             yield effects
             return
         await effects.start()
-        self._in_lifespan, self._started_by_request = True, False
+        self._in_lifespan, self._caretaker = True, None
         before = enter_scope(effects.open_scope())
         try:
             yield effects

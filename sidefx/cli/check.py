@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidefx.cli.connect import Answer, ask
-from sidefx.config import Config, ConfigError, load
+from sidefx.config import Config, ConfigError, config_path, load
 from sidefx.events import kinds
 from sidefx.problems import printable
 from sidefx.routes import kinds_of
@@ -42,7 +41,7 @@ def check(config: str | None, path: str | None, *, connect: bool, as_json: bool)
     if config is not None and path is not None and config != path:
         msg = "--config and CONFIG name two files; give one of them"
         raise click.UsageError(msg)
-    source = config or path or os.environ.get("SIDEFX_CONFIG") or "sidefx.toml"
+    source = config_path(config or path)
     try:
         loaded = load(source)
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from sidefx.problems import ConfigError, Problem, dotted, nearest
 from sidefx.routes import check_routes
 
 if TYPE_CHECKING:
-    import os
-
     from sidefx.options import SinkOptions
 
 TABLES = ("runtime", "sinks")
@@ -32,6 +31,11 @@ class Config:
     """Their types, as the file has them."""
     options: dict[str, SinkOptions]
     runtime: RuntimeOptions
+
+
+def config_path(path: str | os.PathLike[str] | None = None) -> str:
+    """The file that is meant: this one, else what `SIDEFX_CONFIG` names, else `sidefx.toml`."""
+    return os.fspath(path or os.environ.get("SIDEFX_CONFIG") or "sidefx.toml")
 
 
 def load(path: str | os.PathLike[str]) -> Config:

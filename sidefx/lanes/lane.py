@@ -21,6 +21,7 @@ from sidefx.lanes.redact import Redactor
 from sidefx.lanes.retry import pause_after
 from sidefx.report import one_line, summary_of
 from sidefx.settled import Settled
+from sidefx.tracing import delivery_span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -162,7 +163,7 @@ class Lane:
                 else:
                     self.ledger.retried += len(waiting)
                 attempts += 1
-                error = await self._attempt(waiting, self._expiry(waiting, started))
+                error = await self._attempt(waiting, attempts, self._expiry(waiting, started))
                 failures = {} if error is None else _failures(waiting, error)
                 self._tell_breaker(waiting, error, failures, attempts)
                 waiting = self._sort_out(waiting, failures, attempts)
@@ -217,8 +218,19 @@ class Lane:
         self._expire(late, failures, attempts, f"the deadline passes before the next attempt, in {pause:.1f} s")
         return [effect for effect in effects if effect not in late] if late else effects
 
-    async def _attempt(self, effects: list[Effect], until: float) -> Exception | None:
-        """Calls the sink once, bounded, and returns what it raised."""
+    async def _attempt(self, effects: list[Effect], number: int, until: float) -> Exception | None:
+        """Calls the sink once, bounded and in a span of its own, and returns what it raised."""
+        span = delivery_span(self.name, effects, number, batch=self._takes_batches)
+        error: Exception | None = None
+        reason = "shutdown"
+        try:
+            error = await self._call(effects, until)
+            reason = "" if error is None else summary_of(error)
+        finally:
+            span.end(reason, error)
+        return error
+
+    async def _call(self, effects: list[Effect], until: float) -> Exception | None:
         started = anyio.current_time()
         limit = min(self.options.timeout, until - started)
         payload = [_event(effect) for effect in effects] if self._takes_batches else _event(effects[0])

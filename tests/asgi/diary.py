@@ -6,10 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
+import anyio.lowlevel
 
 from sidefx import after
 from tests.asgi.probe import Happened
+
+
+async def _a_while() -> None:
+    """So long that others come to their turn."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
 
 
 class Diary:
@@ -19,11 +25,11 @@ class Diary:
         self.entries: list[str] = []
 
     async def __aenter__(self) -> None:
-        await anyio.sleep(0.01)
+        await _a_while()
         self.entries.append("sink opened")
 
     async def __aexit__(self, *_: object) -> None:
-        await anyio.sleep(0.01)
+        await _a_while()
         self.entries.append("sink closed")
 
     async def send(self, event: Happened) -> None:

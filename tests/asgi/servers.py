@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,70 +23,28 @@ import uvicorn
 from granian.constants import Interfaces
 from granian.server.embed import Server as Granian
 
-import sidefx
-from sidefx import SideEffects
+from sidefx import SideEffects, after
 from sidefx.asgi import ASGIApp, ASGIScope, Message, Receive, Send, SideEffectsMiddleware
-from tests.asgi.probe import PATIENCE, Probe, eventually, until
+from tests.asgi.peer import Http2Peer, Peer
+from tests.asgi.probe import PATIENCE, Gate, Probe, eventually, until
 from tests.asgi.wire import Reply, Wire
+from tests.asgi.wire_http2 import Http2Wire
+from tests.asgi.witness import Sight, Witness, case_of
 
 UVICORN = ("uvicorn-h11", "uvicorn-httptools")
-SERVERS = (*UVICORN, "hypercorn-asyncio", "hypercorn-trio", "granian")
+HTTP1 = (*UVICORN, "hypercorn-asyncio", "hypercorn-trio", "granian", "daphne")
+HTTP2 = ("hypercorn-asyncio-http2", "hypercorn-trio-http2")
+SERVERS = (*HTTP1, *HTTP2)
+"""Every server that the contract names."""
+WITH_LIFESPAN = tuple(kind for kind in SERVERS if kind != "daphne")
+"""Those that tell an app of their start and their end."""
 
 _numbers = itertools.count(1)
 
 
-@dataclass
-class Sight:
-    """What a `Witness` saw of one request."""
-
-    receives: int = 0
-    sent: list[Message] = field(default_factory=list)
-    error: BaseException | None = None
-    request_before: object = None
-    request_after: object = None
-
-
-class Witness:
-    """Stands outside of the adapter: sees what it passes on, and when a request is over."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self.over: dict[str, Sight] = {}
-        self.lifespan: list[str] = []
-        """What the adapter has told the server."""
-        self.told: list[str] = []
-        """What the server has told the adapter, from outside of requests."""
-
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        sight = Sight(request_before=sidefx.request())
-
-        async def seen_receive() -> Message:
-            sight.receives += 1
-            message = await receive()
-            if scope["type"] == "lifespan":
-                self.told.append(message["type"])
-            return message
-
-        async def seen_send(message: Message) -> None:
-            if scope["type"] == "lifespan":
-                self.lifespan.append(message["type"])
-            sight.sent.append(message)
-            await send(message)
-
-        try:
-            await self.app(scope, seen_receive, seen_send)
-        except BaseException as error:
-            sight.error = error
-            raise
-        finally:
-            sight.request_after = sidefx.request()
-            if scope["type"] != "lifespan":
-                self.over[case_of(scope)] = sight
-
-
-def case_of(scope: ASGIScope) -> str:
-    """The `X-Request-ID` of a connection."""
-    return str(dict(scope["headers"])[b"x-request-id"].decode())
+def _never() -> None:
+    """A server that ends with the process."""
+    raise NotImplementedError
 
 
 class Stage:
@@ -98,9 +57,7 @@ class Stage:
         if scope["type"] != "lifespan":
             await self.plays[case_of(scope)](scope, receive, send)
             return
-        while (await receive())["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        await send({"type": "lifespan.shutdown.complete"})
+        await lifespan(receive, send)
 
 
 @dataclass
@@ -110,7 +67,7 @@ class Server:
     kind: str
     port: int
     witness: Witness
-    stop: Callable[[], object]
+    stop: Callable[[], object] = _never
     probe: Probe = field(default_factory=Probe)
     fx: SideEffects = field(default_factory=SideEffects)
     stage: Stage = field(default_factory=Stage)
@@ -118,7 +75,12 @@ class Server:
 
     def wire(self) -> Wire:
         """A connection."""
-        return Wire(self.port)
+        wire: Any = Http2Wire if self.kind in HTTP2 else Wire  # which has the same methods, but for `half_close`
+        return wire(self.port)  # type: ignore[no-any-return]
+
+    def dial(self, case: str) -> Peer:
+        """A websocket, whose handshake is on the way; whether it is accepted is the app's to say."""
+        return (Http2Peer if self.kind in HTTP2 else Peer)(self.port, case)
 
     def play(self, app: ASGIApp) -> str:
         """Puts the app on stage for one request, and returns that request's id."""
@@ -127,13 +89,19 @@ class Server:
         return case
 
     def get(
-        self, path: str = "/", *, case: str | None = None, method: str = "GET", body: bytes = b"", **headers: str
+        self,
+        path: str = "/",
+        *,
+        case: str | None = None,
+        method: str = "GET",
+        body: bytes = b"",
+        **headers: str | tuple[str, ...],
     ) -> tuple[Reply, str]:
         """A whole response on a connection of its own, and the request's id."""
         case = case or f"case-{next(_numbers)}"
         with self.wire() as wire:
             wire.ask(case, path, method, body, **headers)
-            return wire.reply(method), case
+            return wire.reply(), case
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Calls an asynchronous function on the server's event loop."""
@@ -154,39 +122,17 @@ class Server:
 @contextmanager
 def serving(kind: str, app: ASGIApp, *, fails: bool = False, **options: Any) -> Iterator[Server]:
     """Runs any app on that server, with the server's own options; `fails` where it is not to get anywhere."""
-    ready = threading.Event()
-    failure: list[BaseException] = []
     witness = Witness(app)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server, main, backend = _prepare(kind, witness, listener, options)
+    if kind == "daphne":
+        from tests.asgi import daphne_server  # installs Twisted's reactor, for good
 
-    async def run() -> None:
-        server.token = anyio.lowlevel.current_token()
-        ready.set()
-        await main()
-
-    def thread() -> None:
-        try:
-            anyio.run(run, backend=backend)
-        except BaseException as error:  # noqa: BLE001 - raised where the test sees it
-            failure.append(error)
-            ready.set()
-
-    running = threading.Thread(target=thread, name=kind, daemon=True)
-    running.start()
-    try:
-        assert ready.wait(PATIENCE)
-        eventually(lambda: witness.lifespan or failure or not running.is_alive() or options.get("lifespan") == "off")
-        if kind == "granian":  # the others have their listening socket from us
-            eventually(lambda: _answers(server.port) or failure or not running.is_alive())
-        yield server
-    finally:
-        if running.is_alive():
-            server.stop()
-        running.join(PATIENCE)
-        listener.close()
-    assert not running.is_alive(), f"{kind} did not stop"
-    assert fails or not failure, "".join(traceback.format_exception(failure[0]))
+        with daphne_server.listening(witness, **options) as daphne:
+            yield Server(kind, daphne.port, witness, token=daphne.token)
+        return
+    launch = _launch(kind, witness, options)
+    tells = options.get("lifespan") != "off" and options.get("interface") != Interfaces.ASGINL
+    with _running(kind, launch, witness, fails=fails, lifespan=tells) as token:
+        yield Server(kind, launch.port, witness, launch.stop, token=token)
 
 
 @contextmanager
@@ -196,7 +142,113 @@ def staged(kind: str, make: Callable[[Probe], SideEffects] | None = None, **opti
     fx = make(probe) if make is not None else SideEffects({"sink": probe.sink}, name="stage")
     with serving(kind, SideEffectsMiddleware(stage, effects=fx), **options) as server:
         server.probe, server.stage, server.fx = probe, stage, fx
+        if kind not in WITH_LIFESPAN:
+            _overlap(server)
         yield server
+
+
+def _overlap(server: Server) -> None:
+    """Has two requests at a time: that shows an adapter without lifespan that it need not keep any for its effects."""
+    with Gate() as gate:
+
+        async def app(scope: ASGIScope, receive: Receive, send: Send) -> None:
+            after(gate.passed)
+            await whole(scope, receive, send)
+
+        _, first = server.get(case=server.play(app))
+        gate.reached()
+        server.get(case=server.play(whole))
+        server.over(first)
+    server.settled(first)
+
+
+@dataclass
+class _Launch:
+    """How a server is run on an event loop of its own."""
+
+    port: int
+    main: Callable[[], Awaitable[Any]]
+    stop: Callable[[], object]
+    backend: str = "asyncio"
+
+
+def _launch(kind: str, witness: Witness, options: Mapping[str, Any]) -> _Launch:
+    # the protocol is named, as servers name it: asyncio sends without delay on those sockets alone
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    port = listener.getsockname()[1]
+    family, _, variant = kind.partition("-")
+    if family == "uvicorn":
+        config = uvicorn.Config(witness, http=variant, ws="wsproto", loop="asyncio", log_config=None, **options)
+        server = uvicorn.Server(config)
+        return _Launch(port, lambda: _uvicorn(server, listener), lambda: setattr(server, "should_exit", True))
+    if family == "hypercorn":
+        backend = variant.partition("-")[0]
+        serve: Any = hypercorn.asyncio.serve if backend == "asyncio" else hypercorn.trio.serve
+        defaults = {"bind": [f"fd://{listener.detach()}"], "graceful_timeout": 1.0, "errorlog": None}
+        settings = hypercorn.Config.from_mapping({**defaults, **options})
+        done = threading.Event()
+        trigger = partial(until, done.is_set)
+        return _Launch(port, lambda: serve(witness, settings, shutdown_trigger=trigger, mode="asgi"), done.set, backend)
+    listener.close()  # Granian binds by itself
+    return _granian(port, witness, options)
+
+
+async def _uvicorn(server: uvicorn.Server, listener: socket.socket) -> None:
+    with listener:
+        await server.serve(sockets=[listener])
+
+
+def _granian(port: int, witness: Witness, options: Mapping[str, Any]) -> _Launch:
+    stops: list[Callable[[], object]] = []
+
+    async def main() -> None:
+        server = Granian(witness, port=port, log_enabled=False, **{"interface": Interfaces.ASGI, **options})
+        stops.append(partial(asyncio.get_running_loop().call_soon_threadsafe, server.stop))
+        await server.serve()
+
+    def stop() -> None:
+        with suppress(RuntimeError):  # its loop has been closed: it has stopped
+            stops[0]()
+
+    return _Launch(port, main, stop)
+
+
+@contextmanager
+def _running(
+    kind: str, launch: _Launch, witness: Witness, *, fails: bool, lifespan: bool
+) -> Iterator[anyio.lowlevel.EventLoopToken | None]:
+    ready = threading.Event()
+    failure: list[BaseException] = []
+    tokens: list[anyio.lowlevel.EventLoopToken] = []
+
+    async def run() -> None:
+        tokens.append(anyio.lowlevel.current_token())
+        ready.set()
+        await launch.main()
+
+    def thread() -> None:
+        try:
+            anyio.run(run, backend=launch.backend)
+        except BaseException as error:  # noqa: BLE001 - raised where the test sees it
+            failure.append(error)
+            ready.set()
+
+    running = threading.Thread(target=thread, name=kind, daemon=True)
+    running.start()
+    try:
+        assert ready.wait(PATIENCE)
+        eventually(lambda: not lifespan or witness.lifespan or failure or not running.is_alive())
+        if kind == "granian":  # the others have their listening socket from us
+            eventually(lambda: _answers(launch.port) or failure or not running.is_alive())
+        yield tokens[0] if tokens else None
+    finally:
+        if running.is_alive():
+            launch.stop()
+        running.join(PATIENCE)
+    assert not running.is_alive(), f"{kind} did not stop"
+    assert fails or not failure, "".join(traceback.format_exception(failure[0]))
 
 
 def _answers(port: int) -> bool:
@@ -205,45 +257,6 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _prepare(
-    kind: str, witness: Witness, listener: socket.socket, options: Mapping[str, Any]
-) -> tuple[Server, Callable[[], Any], str]:
-    family, _, variant = kind.partition("-")
-    port = listener.getsockname()[1]
-    if family == "uvicorn":
-        config = uvicorn.Config(witness, http=variant, ws="wsproto", loop="asyncio", log_config=None, **options)
-        uvicorn_server = uvicorn.Server(config)
-        server = Server(kind, port, witness, lambda: setattr(uvicorn_server, "should_exit", True))
-        return server, lambda: uvicorn_server.serve(sockets=[listener]), "asyncio"
-    if family == "hypercorn":
-        settings = hypercorn.Config.from_mapping(
-            bind=[f"fd://{listener.detach()}"], graceful_timeout=1.0, errorlog=None, **options
-        )
-        done = threading.Event()
-
-        serve: Any = hypercorn.asyncio.serve if variant == "asyncio" else hypercorn.trio.serve
-        server = Server(kind, port, witness, done.set)
-        return (
-            server,
-            lambda: serve(witness, settings, shutdown_trigger=partial(until, done.is_set), mode="asgi"),
-            variant,
-        )
-    listener.close()  # Granian binds by itself
-    servers: list[Granian] = []
-
-    async def serve_granian() -> None:
-        servers.append(Granian(witness, port=port, interface=Interfaces.ASGI, log_enabled=False, **options))
-        await servers[0].serve()
-
-    def stop() -> None:
-        assert server.token is not None
-        with suppress(RuntimeError):  # its loop has been closed: it has stopped
-            server.token.native_token.call_soon_threadsafe(servers[0].stop)  # type: ignore[attr-defined]  # asyncio's
-
-    server = Server(kind, port, witness, stop)
-    return server, serve_granian, "asyncio"
 
 
 def start(status: int = 200, *headers: tuple[str, str], **extra: Any) -> Message:
@@ -255,6 +268,13 @@ def start(status: int = 200, *headers: tuple[str, str], **extra: Any) -> Message
 def body(data: bytes = b"", **extra: Any) -> Message:
     """A message with a part of the body; the last one unless `more_body=True`."""
     return {"type": "http.response.body", "body": data, **extra}
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """That of an app which has nothing to start and nothing to end."""
+    while (await receive())["type"] == "lifespan.startup":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def whole(scope: ASGIScope, receive: Receive, send: Send) -> None:

@@ -6,14 +6,26 @@ from typing import Any
 
 import anyio
 import pytest
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
 
 from sidefx import SideEffects, after
-from sidefx.asgi import ASGIApp, SideEffectsMiddleware
-from tests.asgi.probe import Gate, Probe
-from tests.asgi.servers import Server, body, start
+from sidefx.asgi import SideEffectsMiddleware
+from tests.asgi.probe import Gate, Probe, eventually
+from tests.asgi.servers import HTTP2, Server, body, lifespan, serving, staged, start, whole
+from tests.asgi.wire_http2 import Http2Wire
+
+CANCELLING: dict[str, dict[str, Any]] = {
+    "uvicorn-h11": {"timeout_graceful_shutdown": 0},
+    "uvicorn-httptools": {"timeout_graceful_shutdown": 0},
+    "hypercorn-asyncio": {"graceful_timeout": 0.0},
+    "hypercorn-trio": {"graceful_timeout": 0.0},
+    "hypercorn-trio-http2": {"graceful_timeout": 0.0},
+    "daphne": {"application_close_timeout": 0},
+}
+"""How the servers that cancel requests come to do it at once.
+
+Granian never does: it leaves them to themselves. Hypercorn on asyncio breaks by itself when it cancels a stream of
+an open HTTP/2 connection.
+"""
 
 
 async def _until_disconnect(receive: Any) -> None:
@@ -53,9 +65,45 @@ async def _slow(gate: Gate, probe: Probe) -> None:
 
 
 @pytest.mark.contract("A07")
-@pytest.mark.parametrize("leave", ["reset", "half_close"])
-def test_leaving_right_after_the_response_cancels_nothing(server: Server, leave: str) -> None:
+def test_leaving_right_after_the_response_cancels_nothing(server: Server) -> None:
     """A client that has its response and goes cancels no effect that is running."""
+    _leave_right_after_the_response(server, "reset")
+
+
+@pytest.mark.contract("A07")
+def test_a_half_close_right_after_the_response_cancels_nothing(http1: Server) -> None:
+    """Neither does one that says it will send no more; on HTTP/2 it could not go on listening."""
+    _leave_right_after_the_response(http1, "half_close")
+
+
+@pytest.mark.contract("A07")
+def test_a_stream_that_is_cancelled_on_a_connection_that_goes_on(http2: Server) -> None:
+    """On HTTP/2 a client leaves a response without leaving its connection; that cancels nothing either."""
+    server = http2
+    with Gate() as gate:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            after(_slow, gate, server.probe)
+            server.probe.schedule()
+            await send(start())
+            await send(body(b"first", more_body=True))
+            await _until_disconnect(receive)
+
+        case = server.play(app)
+        with Http2Wire(server.port) as wire:
+            wire.ask(case)
+            wire.until(b"first")
+            wire.leave()
+            gate.reached()
+            server.over(case)
+            wire.ask(server.play(whole))
+            assert wire.reply().body == b"ok"
+            gate.open()
+    assert sorted(server.settled(case)) == ["always", "slow", "success"]
+    assert server.probe.seen[case].outcome == "disconnected"
+
+
+def _leave_right_after_the_response(server: Server, leave: str) -> None:
     with Gate() as gate:
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -94,8 +142,8 @@ def test_who_was_seen_to_leave_stays_gone(server: Server) -> None:
     with server.wire() as wire:
         wire.ask(case)
         wire.until(b"first")
-        wire.reset()
-    assert server.settled(case) == ["always", "success"]
+        wire.leave()
+        assert server.settled(case) == ["always", "success"]
     assert server.probe.seen[case].outcome == "disconnected"
 
 
@@ -139,6 +187,96 @@ def test_a_client_that_leaves_before_any_answer(server: Server) -> None:
     assert server.probe.seen[case].status is None
 
 
+@pytest.mark.contract("A08", "S13")
+def test_what_is_sent_to_nobody(server: Server) -> None:
+    """Every server swallows what an app sends after its client left: the app hears of nothing, and is a success."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        server.probe.schedule()
+        await send(start())
+        await send(body(b"first", more_body=True))
+        await _until_disconnect(receive)
+        for _ in range(3):
+            await send(body(b"to nobody" * 10_000, more_body=True))
+
+    case = server.play(app)
+    with server.wire() as wire:
+        wire.ask(case)
+        wire.until(b"first")
+        wire.leave()
+        assert server.settled(case) == ["always", "success"]
+    assert server.over(case).error is None
+    assert server.probe.seen[case].outcome == "disconnected"
+
+
+@pytest.mark.contract("A07")
+@pytest.mark.parametrize("kind", HTTP2)
+def test_a_send_that_does_not_return_when_its_connection_has_gone(kind: str) -> None:
+    """Hypercorn keeps an HTTP/2 app in `send` once the connection is gone; its effects run when the server ends."""
+    with staged(kind, graceful_timeout=0.0) as server:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            server.probe.schedule()
+            await send(start())
+            await send(body(b"first", more_body=True))
+            await _until_disconnect(receive)
+            gate.reached_by_app()
+            await send(body(b"to nobody"))
+
+        gate = Gate()
+        case = server.play(app)
+        with server.wire() as wire:
+            wire.ask(case)
+            wire.until(b"first")
+            wire.reset()
+        gate.reached()
+        server.get(case=server.play(whole))
+        assert case not in server.witness.over
+        server.stop()
+        server.over(case)
+    assert server.probe.of(case) == ["always", "success"]
+    assert server.probe.seen[case].outcome == "disconnected"
+
+
+@pytest.mark.contract("S02", "S13", "X02")
+@pytest.mark.parametrize("kind", CANCELLING)
+def test_a_request_that_its_server_cancels(kind: str) -> None:
+    """Its effects run, before the app's shutdown where there is one; that it has no whole response is an error."""
+    ended: list[BaseException] = []
+    probe = Probe()
+    effects = SideEffects({"sink": probe.sink})
+    with Gate() as gate:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await lifespan(receive, send)
+                return
+            probe.schedule()
+            await send(start())
+            await send(body(b"first", more_body=True))
+            try:
+                await gate.passed()
+            except BaseException as error:
+                ended.append(error)
+                raise
+
+        with serving(kind, SideEffectsMiddleware(app, effects=effects), **CANCELLING[kind]) as server:
+            server.fx, server.probe = effects, probe
+            with server.wire() as wire:
+                wire.ask(case := "cancelled")
+                wire.until(b"first")
+                gate.reached()
+                if kind != "daphne":  # it cancels whom a client has left, and nobody at its end
+                    server.stop()
+                    server.over(case)
+            server.over(case)
+            eventually(lambda: len(probe.of(case)) == 2)
+    assert len(ended) == 1
+    assert not isinstance(ended[0], Exception)
+    assert probe.of(case) == ["always", "error"]
+    assert probe.seen[case].outcome == "unknown"
+
+
 @pytest.mark.contract("A09")
 def test_a_disconnect_after_completion_is_none(server: Server) -> None:
     """Every server says `http.disconnect` to an app that listens on after its response; nobody has left."""
@@ -176,167 +314,10 @@ def test_no_receive_event_is_consumed(server: Server) -> None:
         await send(body(data))
 
     sent = b"0123456789" * 20_000
-    _, case = server.get(case=server.play(deaf), method="POST", body=b"unread")
+    # Hypercorn breaks when a part of a body comes after the end of its response
+    _, case = server.get(case=server.play(deaf), method="POST", body=b"" if server.kind in HTTP2 else b"unread")
     assert server.over(case).receives == 0
 
     reply, case = server.get(case=server.play(echo), method="POST", body=sent)
     assert reply.body == sent
     assert server.settled(case) == ["always", "success"]
-
-
-# --- a server of ASGI 2.4, whose `send` raises ---------------------------------------------------------------------
-
-
-class GoneError(OSError):
-    """What a 2.4 server raises once the client has gone."""
-
-
-async def _ask_2_4(app: ASGIApp, *, goes_after: int) -> tuple[Probe, BaseException | None]:
-    """One request to the app on a server double, whose client goes after so many messages.
-
-    A double, because no installed server raises from `send` over HTTP: uvicorn, Hypercorn and Granian
-    swallow what is sent to nobody, though ASGI 2.4 lets them raise.
-    """
-    probe = Probe()
-    effects = SideEffects({"sink": probe.sink})
-    sent: list[Any] = []
-    raised: BaseException | None = None
-
-    async def send(message: Any) -> None:
-        if len(sent) >= goes_after:
-            raise GoneError("the client has gone")
-        sent.append(message)
-
-    async def receive() -> Any:
-        if sent:
-            await anyio.sleep_forever()
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def scheduling(scope: Any, receive: Any, send: Any) -> None:
-        probe.schedule()
-        await app(scope, receive, send)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "method": "GET",
-        "path": "/",
-        "headers": [(b"x-request-id", b"the-case")],
-        "query_string": b"",
-    }
-    async with effects:
-        try:
-            await SideEffectsMiddleware(scheduling, effects=effects)(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - what the server would get
-            raised = error
-        await effects.flush(10)
-    return probe, raised
-
-
-async def _two_chunks(scope: Any, receive: Any, send: Any) -> None:
-    await send(start())
-    await send(body(b"one", more_body=True))
-    await send(body(b"two"))
-
-
-@pytest.mark.anyio
-@pytest.mark.contract("A08", "S13")
-@pytest.mark.parametrize("goes_after", [0, 1, 2])
-async def test_oserror_from_send_is_a_disconnect_and_propagates(goes_after: int) -> None:
-    """The app gets the server's `OSError`, the server gets it back, and the outcome is `disconnected`."""
-    probe, raised = await _ask_2_4(_two_chunks, goes_after=goes_after)
-
-    assert isinstance(raised, GoneError)
-    assert probe.of("the-case") == ["always", "success"]
-    assert probe.seen["the-case"].outcome == "disconnected"
-
-
-@pytest.mark.anyio
-@pytest.mark.contract("A08", "S13")
-async def test_what_a_framework_makes_of_the_oserror_is_its_consequence() -> None:
-    """Starlette turns the `OSError` into `ClientDisconnect`; that too is the client's leaving, no error."""
-
-    async def chunks() -> Any:
-        for _ in range(3):
-            yield b"chunk"
-
-    probe, raised = await _ask_2_4(StreamingResponse(chunks()), goes_after=2)
-
-    assert isinstance(raised, ClientDisconnect)
-    assert probe.of("the-case") == ["always", "success"]
-    assert probe.seen["the-case"].outcome == "disconnected"
-
-
-@pytest.mark.anyio
-@pytest.mark.contract("A08", "S13")
-async def test_an_oserror_under_base_http_middleware() -> None:
-    """Neither does the way through `BaseHTTPMiddleware` make an error of it."""
-
-    async def chunks() -> Any:
-        for _ in range(3):
-            yield b"chunk"
-
-    async def pass_on(request: Any, call_next: Any) -> Any:
-        return await call_next(request)
-
-    app = BaseHTTPMiddleware(StreamingResponse(chunks()), dispatch=pass_on)
-    probe, raised = await _ask_2_4(app, goes_after=2)
-
-    assert isinstance(raised, OSError | ClientDisconnect)
-    assert probe.of("the-case") == ["always", "success"]
-    assert probe.seen["the-case"].outcome == "disconnected"
-
-
-@pytest.mark.anyio
-@pytest.mark.contract("A08", "S13")
-async def test_an_app_that_goes_on_after_the_oserror_and_lets_it_out_in_the_end() -> None:
-    """The `OSError` stays the client's, where the app first tries its last message too."""
-    swallowed: list[OSError] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send(start())
-        for message in (body(b"one", more_body=True), body(b"two")):
-            try:
-                await send(message)
-            except OSError as error:
-                swallowed.append(error)
-        raise swallowed[0]
-
-    probe, raised = await _ask_2_4(app, goes_after=1)
-
-    assert raised is swallowed[0]
-    assert probe.of("the-case") == ["always", "success"]
-    assert probe.seen["the-case"].outcome == "disconnected"
-
-
-@pytest.mark.anyio
-@pytest.mark.contract("A08", "S13")
-async def test_a_bug_after_the_oserror_is_still_a_bug() -> None:
-    """Only the server's own `OSError` is excused: another one of the app's is an error."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send(start())
-        raise FileNotFoundError("a file of the app's")
-
-    probe, raised = await _ask_2_4(app, goes_after=9)
-
-    assert isinstance(raised, FileNotFoundError)
-    assert probe.of("the-case") == ["always", "error"]
-    assert probe.seen["the-case"].outcome == "errored"
-
-
-@pytest.mark.anyio
-@pytest.mark.contract("A09")
-async def test_an_oserror_after_the_last_message_is_no_disconnect() -> None:
-    """A whole response stays whole, whatever comes of a message that follows it."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await _two_chunks(scope, receive, send)
-        with pytest.raises(GoneError):
-            await send(body(b"three"))
-
-    probe, raised = await _ask_2_4(app, goes_after=3)
-
-    assert raised is None
-    assert probe.of("the-case") == ["always", "success"]
-    assert probe.seen["the-case"].outcome == "complete"

@@ -19,11 +19,11 @@ from sidefx.asgi import ASGIApp, SideEffectsMiddleware
 from tests.asgi.apps import AppBug
 from tests.asgi.diary import Diary
 from tests.asgi.probe import Gate, Happened, eventually
-from tests.asgi.servers import SERVERS, serving
+from tests.asgi.servers import WITH_LIFESPAN, serving
 
 
 @pytest.mark.contract("A14")
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", WITH_LIFESPAN)
 def test_started_before_the_app_and_drained_before_its_end(kind: str) -> None:
     """Sinks open before the app starts; effects end before its shutdown; sinks close before the server hears of it.
 
@@ -67,7 +67,7 @@ def test_started_before_the_app_and_drained_before_its_end(kind: str) -> None:
 
 
 @pytest.mark.contract("A14")
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", WITH_LIFESPAN)
 def test_a_start_up_failure_of_the_app_is_reported_as_one(kind: str) -> None:
     """The server hears of it and does not serve; the sinks are closed again."""
     diary = Diary()
@@ -98,9 +98,9 @@ class Unreachable:
 
 
 @pytest.mark.contract("A14")
-@pytest.mark.parametrize("kind", SERVERS)
-def test_a_start_up_failure_of_sidefx_is_reported_as_one(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The message names the sink and the reason; the app is not started."""
+@pytest.mark.parametrize("kind", WITH_LIFESPAN)
+def test_a_start_up_failure_of_sidefx_is_reported_as_one(kind: str) -> None:
+    """The message to the server names the sink and the reason; the app is not started."""
     diary = Diary()
     effects = SideEffects({"mail": Unreachable()})
     app = SideEffectsMiddleware(Starlette(lifespan=diary.lifespan), effects=effects)
@@ -108,22 +108,22 @@ def test_a_start_up_failure_of_sidefx_is_reported_as_one(kind: str, caplog: pyte
         eventually(lambda: server.witness.lifespan)
     assert server.witness.lifespan == ["lifespan.startup.failed"]
     assert diary.entries == []
-    assert "sidefx could not start: sinks.mail" in caplog.text
-    assert "nobody answers" in caplog.text
+    assert "sidefx could not start: sinks.mail" in server.witness.reason
+    assert "nobody answers" in server.witness.reason
 
 
 @pytest.mark.contract("A14")
-def test_a_missing_configuration_is_a_start_up_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_configuration_is_a_start_up_failure(tmp_path: Path) -> None:
     """It is read at start-up, not when the app is put together, and its absence says which file is missing."""
     app = SideEffectsMiddleware(Starlette(), config=tmp_path / "absent.toml")
     with serving("uvicorn-h11", app, fails=True) as server:
         eventually(lambda: server.witness.lifespan)
     assert server.witness.lifespan == ["lifespan.startup.failed"]
-    assert "absent.toml" in caplog.text
+    assert "absent.toml" in server.witness.reason
 
 
 @pytest.mark.contract("A14", "A15")
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", WITH_LIFESPAN)
 def test_an_app_that_returns_from_its_lifespan_at_once(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """An app that says nothing to a lifespan has none; the adapter answers for it, without a warning."""
     diary = Diary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -17,7 +18,7 @@ from sidefx import SideEffects, after
 from sidefx.asgi import SideEffectsMiddleware
 from tests.asgi.apps import AppBug
 from tests.asgi.diary import Diary
-from tests.asgi.probe import Gate, Probe
+from tests.asgi.probe import PATIENCE, Gate, Happened, Probe, eventually, until
 from tests.asgi.servers import UVICORN, serving
 
 # Starlette's test client asks for another client library than the one that the project uses.
@@ -192,7 +193,10 @@ def test_debug_messages_pass_to_the_test_client() -> None:
 @pytest.mark.contract("A15")
 @pytest.mark.parametrize("kind", UVICORN)
 def test_a_server_that_is_told_to_run_no_lifespan(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Behind `--lifespan off` the client has its response while its request is still kept for its effects."""
+    """Behind `--lifespan off` the client has its response while its request is still kept for its effects.
+
+    Another request shows that the event loop lasts: then none is kept any more, and what is kept is let go.
+    """
     probe, gate = Probe(), Gate()
     effects = SideEffects({"sink": probe.sink})
 
@@ -204,11 +208,128 @@ def test_a_server_that_is_told_to_run_no_lifespan(kind: str, caplog: pytest.LogC
     app = SideEffectsMiddleware(Starlette(routes=[Route("/", endpoint)]), effects=effects)
     with gate, serving(kind, app, lifespan="off") as server:
         server.probe, server.fx = probe, effects
-        reply, case = server.get()
+        reply, first = server.get()
         assert reply.status == 200
         gate.reached()
-        assert case not in server.witness.over
+        assert first not in server.witness.over
+
+        _, second = server.get()
+        server.over(first)
+        server.over(second)
+        assert effects.stats().callables.in_flight >= 2
         gate.open()
-        assert server.settled(case) == ["always", "success"]
+        assert server.settled(first) == server.settled(second) == ["always", "success"]
         server.run(effects.stop)
     assert len(_warnings(caplog)) == 1
+
+
+@pytest.mark.contract("A15", "S02")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_two_event_loops_at_once(backend: Any) -> None:
+    """Two test clients in two threads have a loop for each request; one that outlives the other's loses nothing."""
+    from starlette.testclient import TestClient
+
+    probe, gate = Probe(), Gate()
+
+    async def endpoint(request: Any) -> Any:
+        if request.headers["x-request-id"] == "second":
+            await gate.passed()
+        probe.schedule()
+        return PlainTextResponse("ok")
+
+    app = SideEffectsMiddleware(
+        Starlette(routes=[Route("/", endpoint)]), effects=SideEffects({"sink": probe.sink}, name="two loops")
+    )
+
+    def ask(case: str) -> int:
+        return TestClient(app, backend=backend).get("/", headers={"x-request-id": case}).status_code
+
+    with gate, ThreadPoolExecutor(1) as other:
+        assert ask("zeroth") == 200
+        second = other.submit(ask, "second")  # its loop runs the runtime ...
+        gate.reached()
+        assert ask("first") == 200  # ... in which the effects of this one run
+        gate.open()
+        assert second.result(PATIENCE) == 200
+        assert [len(probe.events_of(case)) for case in ("zeroth", "first", "second")] == [1, 1, 1]
+    for case in ("zeroth", "first", "second"):
+        assert probe.of(case) == ["always", "success"]
+
+
+@pytest.mark.contract("A15", "S02")
+def test_a_request_that_outlives_the_event_loop_of_the_runtime() -> None:
+    """It came while the runtime ran on another request's loop, which has ended: it starts the runtime on its own."""
+    from starlette.testclient import TestClient
+
+    probe, first_gate, second_gate = Probe(), Gate(), Gate()
+    gates = {"first": first_gate, "second": second_gate}
+
+    async def endpoint(request: Any) -> Any:
+        await gates[request.headers["x-request-id"]].passed()
+        probe.schedule()
+        return PlainTextResponse("ok")
+
+    app = SideEffectsMiddleware(Starlette(routes=[Route("/", endpoint)]), effects=SideEffects({"sink": probe.sink}))
+
+    def ask(case: str) -> int:
+        return TestClient(app).get("/", headers={"x-request-id": case}).status_code
+
+    with first_gate, second_gate, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ask, "first")
+        first_gate.reached()
+        second = threads.submit(ask, "second")
+        second_gate.reached()
+        first_gate.open()
+        assert first.result(PATIENCE) == 200
+        assert not app.effects.running
+        second_gate.open()
+        assert second.result(PATIENCE) == 200
+    assert probe.of("first") == probe.of("second") == ["always", "success"]
+    assert len(probe.delivered) == 2
+
+
+@pytest.mark.contract("A15")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_request_that_waits_for_the_start_on_another_event_loop(backend: Any) -> None:
+    """Of two first requests in two threads one starts the runtime; the other waits for that on a loop of its own."""
+    from starlette.testclient import TestClient
+
+    probe, gate = Probe(), Gate()
+    waiting: list[str] = []
+    answered: list[str] = []
+
+    class Slow:
+        async def __aenter__(self) -> None:
+            await gate.passed()
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def send(self, event: Happened) -> None:
+            await probe.sink(event)
+
+    async def endpoint(request: Any) -> Any:
+        if adapter.effects.here:  # its loop is the runtime's, and is to end after the other
+            await until(lambda: answered)
+        probe.schedule()
+        return PlainTextResponse("ok")
+
+    adapter = SideEffectsMiddleware(
+        Starlette(routes=[Route("/", endpoint)]), effects=SideEffects({"slow": Slow()}, name="slow")
+    )
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        waiting.append(scope["path"])
+        await adapter(scope, receive, send)
+
+    def ask(case: str) -> int:
+        status = TestClient(app, backend=backend).get("/", headers={"x-request-id": case}).status_code
+        answered.append(case)
+        return status
+
+    with gate, ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(ask, case) for case in ("one", "two")]
+        gate.reached()
+        eventually(lambda: len(waiting) == 2)
+        gate.open()
+        assert [answer.result(PATIENCE) for answer in answers] == [200, 200]
+    assert probe.of("one") == probe.of("two") == ["always", "success"]

@@ -1,16 +1,17 @@
-"""Clients that hold the socket in their own hands: resets, half closes, pipelining, HTTP/2 frames."""
+"""An HTTP/1.1 client that holds the socket in its own hands: resets, half closes, streams read piece by piece."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, NamedTuple, Self
-
-import h2.config
-import h2.connection
-import h2.events
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple, Self, TypeAlias
 
 from tests.asgi.probe import PATIENCE
+
+Values: TypeAlias = str | tuple[str, ...]
+"""Of a header: one, or several under its name."""
 
 
 class Reply(NamedTuple):
@@ -26,7 +27,12 @@ class Wire:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        self._buffer = b""
+        self._received = bytearray()
+        self._methods: deque[str] = deque()
+        """Of the requests that have not been answered yet: a response to HEAD has no body."""
+        self._pieces: Iterator[bytes] = iter(())
+        self._body = bytearray()
+        """What has been read of the present body and nobody has taken yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -34,106 +40,109 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def ask(self, case: str, path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> None:
+    def ask(self, case: str, path: str = "/", method: str = "GET", body: bytes = b"", **headers: Values) -> None:
         """Sends a request whose `X-Request-ID` is the case."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"X-Request-ID: {case}"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+        lines += [f"{name}: {value}" for name, value in header_lines(case, headers)]
         if body:
             lines.append(f"Content-Length: {len(body)}")
+        self._methods.append(method)
         self.socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
-    def until(self, end: bytes) -> bytes:
-        """What comes up to and with these bytes."""
-        while end not in self._buffer:
-            self._more(f"{end!r}, after {self._buffer!r}")
-        got, _, self._buffer = self._buffer.partition(end)
-        return got + end
-
-    def exactly(self, count: int) -> bytes:
-        """So many bytes."""
-        while len(self._buffer) < count:
-            self._more("the rest of a response")
-        got, self._buffer = self._buffer[:count], self._buffer[count:]
-        return got
-
-    def _more(self, wanted: str) -> None:
-        data = self.socket.recv(262_144)
-        assert data, f"the connection ended before {wanted}"
-        self._buffer += data
-
     def head(self) -> tuple[int, dict[str, str]]:
-        """The status and the headers, their names in lower case, of a response."""
-        first, *lines = self.until(b"\r\n\r\n").decode("latin-1").strip().split("\r\n")
+        """The status and the headers, their names in lower case, of the next response."""
+        first, *lines = self._up_to(b"\r\n\r\n").decode("latin-1").strip().split("\r\n")
         pairs = (line.partition(":") for line in lines)
-        return int(first.split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+        status, headers = int(first.split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+        bodiless = self._methods.popleft() == "HEAD" or status in {204, 304}
+        self._pieces = iter(()) if bodiless else self._read(headers)
+        self._body.clear()
+        return status, headers
 
-    def reply(self, method: str = "GET") -> Reply:
-        """A whole response."""
-        status, headers = self.head()
-        if method == "HEAD" or status in {204, 304}:
-            return Reply(status, headers, b"")
-        if headers.get("transfer-encoding") == "chunked":
-            return Reply(status, headers, self._chunks())
-        if "content-length" in headers:
-            return Reply(status, headers, self.exactly(int(headers["content-length"])))
-        return Reply(status, headers, self.rest())
-
-    def _chunks(self) -> bytes:
-        body = b""
-        while size := int(self.until(b"\r\n"), 16):
-            body += self.exactly(size)
-            self.until(b"\r\n")
-        self.until(b"\r\n")
-        return body
+    def until(self, end: bytes) -> bytes:
+        """What comes of a body up to and with these bytes; reads the head of the response first, if nobody has."""
+        if self._methods:
+            self.head()
+        while end not in self._body:
+            piece = next(self._pieces, b"")
+            assert piece, f"the response ended before {end!r}, after {bytes(self._body)!r}"
+            self._body += piece
+        return _taken(self._body, self._body.index(end) + len(end))
 
     def rest(self) -> bytes:
-        """Everything until the server closes the connection, or resets it."""
-        while True:
-            try:
-                data = self.socket.recv(65536)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                got, self._buffer = self._buffer, b""
-                return got
-            self._buffer += data
+        """What is left of the body."""
+        for piece in self._pieces:
+            self._body += piece
+        return _taken(self._body, len(self._body))
+
+    def reply(self) -> Reply:
+        """A whole response."""
+        return Reply(*self.head(), self.rest())
 
     def reset(self) -> None:
         """Closes with an RST instead of a FIN."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        reset(self.socket)
+
+    def leave(self) -> None:
+        """Leaves the response that is being read; on HTTP/1.1 there is no way but to close the connection."""
+        self.reset()
 
     def half_close(self) -> None:
         """Says that no more will be sent, and goes on listening."""
         self.socket.shutdown(socket.SHUT_WR)
 
+    def _read(self, headers: dict[str, str]) -> Iterator[bytes]:
+        if headers.get("transfer-encoding") == "chunked":
+            while size := int(self._up_to(b"\r\n"), 16):
+                yield self._exactly(size)
+                self._up_to(b"\r\n")
+            self._up_to(b"\r\n")
+        elif "content-length" in headers:
+            left = int(headers["content-length"])
+            while left:
+                if not self._received:
+                    self._more("the rest of a response")
+                piece = _taken(self._received, min(left, len(self._received)))
+                left -= len(piece)
+                yield piece
+        else:  # ends with the connection
+            while self._received or self._receive():
+                yield _taken(self._received, len(self._received))
 
-class Http2:
-    """One HTTP/2 connection without TLS (prior knowledge) and one request on it; keeps every event."""
+    def _up_to(self, end: bytes) -> bytes:
+        while end not in self._received:
+            self._more(f"{end!r}, after {bytes(self._received)!r}")
+        return _taken(self._received, self._received.index(end) + len(end))
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        self.events: list[Any] = []
-        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    def _exactly(self, count: int) -> bytes:
+        while len(self._received) < count:
+            self._more("the rest of a response")
+        return _taken(self._received, count)
 
-    def __enter__(self) -> Self:
-        return self
+    def _more(self, wanted: str) -> None:
+        assert self._receive(), f"the connection ended before {wanted}"
 
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
+    def _receive(self) -> bytes:
+        data = self.socket.recv(262_144)
+        self._received += data
+        return data
 
-    def ask(self, case: str, *headers: tuple[str, str]) -> None:
-        """Sends a GET whose `X-Request-ID` is the case."""
-        self._connection.initiate_connection()
-        pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/")]
-        self._connection.send_headers(1, [*pseudo, ("x-request-id", case), *headers], end_stream=True)
-        self.socket.sendall(self._connection.data_to_send())
 
-    def until(self, kind: type[Any]) -> Any:
-        """Reads on until an event of that kind has come, and returns it."""
-        while not (found := [event for event in self.events if isinstance(event, kind)]):
-            data = self.socket.recv(65536)
-            assert data, f"the connection ended before a {kind.__name__}"
-            self.events += self._connection.receive_data(data)
-            self.socket.sendall(self._connection.data_to_send())
-        return found[0]
+def header_lines(case: str, headers: dict[str, Values]) -> Iterator[tuple[str, str]]:
+    """The headers of a request, each with its value; one that is given several is there several times."""
+    yield "x-request-id", case
+    for name, values in headers.items():
+        for value in (values,) if isinstance(values, str) else values:
+            yield name.replace("_", "-").lower(), value
+
+
+def reset(connection: socket.socket) -> None:
+    """Closes it with an RST instead of a FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def _taken(buffer: bytearray, count: int) -> bytes:
+    taken = bytes(buffer[:count])
+    del buffer[:count]
+    return taken

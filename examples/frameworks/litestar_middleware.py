@@ -1,0 +1,26 @@
+from litestar import Litestar, get, post
+from litestar.middleware import DefineMiddleware
+from litestar.params import FromPath
+
+from sidefx import SideEffects, after, audit
+from sidefx.asgi import SideEffectsMiddleware
+
+fx = SideEffects.from_toml("sidefx.toml")
+
+
+@post("/orders/{order_id:int}")
+async def place_order(order_id: FromPath[int]) -> dict[str, int]:
+    after(audit("order.place", target=f"order:{order_id}"))
+    return {"placed": order_id}
+
+
+@get("/stats")
+async def stats() -> str:
+    return str(fx.stats())
+
+
+app = Litestar(
+    [place_order, stats],
+    middleware=[DefineMiddleware(SideEffectsMiddleware, effects=fx)],
+    lifespan=[fx],  # the last one: drained before the others end
+)

@@ -1,0 +1,76 @@
+"""SIGTERM and SIGINT, where no server tells of its end: they come first to what is to be drained."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+
+class Drainable(Protocol):
+    """What is to be drained before a signal reaches its handler."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is queued or running."""
+        ...
+
+    def settle_then(self, callback: Callable[[], object]) -> None:
+        """Calls it once what there is now has settled, or its time is over. Safe in a signal handler."""
+        ...
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_drainables: WeakSet[Drainable] = WeakSet()
+_handlers: dict[int, Any] = {}
+"""Who handled a signal before us."""
+
+
+def drain_first(drainable: Drainable) -> None:
+    """As long as it exists, SIGTERM and SIGINT drain it and reach their handler then; a second one goes straight there.
+
+    Without effect outside of the main thread, where nobody can handle signals.
+    """
+    _drainables.add(drainable)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        if handler not in {None, signal.SIG_IGN, _on_signal}:  # None: not Python's
+            _handlers[number] = handler
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    _give_back(number)
+    busy = [drainable for drainable in _drainables if drainable.busy]
+    left = len(busy)
+
+    def settled() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            signal.raise_signal(number)
+
+    for drainable in busy:
+        drainable.settle_then(settled)
+    if not busy:
+        signal.raise_signal(number)
+
+
+def _give_back(number: int) -> None:
+    handler = _handlers.pop(number, None)
+    if handler is not None and signal.getsignal(number) == _on_signal:
+        signal.signal(number, handler)
+
+
+def exit_on_sigterm() -> None:
+    """Has SIGTERM end the process in order, as Ctrl-C does, where nobody handles it and it would end at once."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
