@@ -27,6 +27,9 @@ class Drainable(Protocol):
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_EVENT_LOOPS = {"asyncio.unix_events", "uvloop.loop"}
+"""Their placeholders do nothing: such a loop hears of a signal by itself, and at once. Granian hangs where it hears of
+one again while it is ending."""
 _drainables: WeakSet[Drainable] = WeakSet()
 _handlers: dict[int, Any] = {}
 """Who handled a signal before us."""
@@ -48,6 +51,7 @@ def drain_first(drainable: Drainable) -> None:
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
+    heard = getattr(_handlers.get(number), "__module__", None) in _EVENT_LOOPS
     _give_back(number)
     busy = [drainable for drainable in _drainables if drainable.busy]
     left = len(busy)
@@ -55,12 +59,12 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     def settled() -> None:
         nonlocal left
         left -= 1
-        if left == 0:
+        if left == 0 and not heard:
             signal.raise_signal(number)
 
     for drainable in busy:
         drainable.settle_then(settled)
-    if not busy:
+    if not busy and not heard:
         signal.raise_signal(number)
 
 

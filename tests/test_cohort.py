@@ -52,10 +52,10 @@ async def test_a_cancelled_flush_leaves_nothing_behind() -> None:
         for _ in range(5):
             with anyio.move_on_after(0.001):
                 await fx.flush()
-        assert len(fx._dispatcher._cohorts) <= 2
+        assert len(fx.engine.dispatcher._cohorts) <= 2
         gate.set()
         await fx.flush(5)
-        assert len(fx._dispatcher._cohorts) == 1
+        assert len(fx.engine.dispatcher._cohorts) == 1
 
 
 @pytest.mark.contract("D04")

@@ -37,13 +37,13 @@ async def test_a_flood_from_threads_wakes_the_event_loop_once() -> None:
     """What comes before it has looked is taken in together: wake-ups that pile up would starve all else."""
     wakes: list[object] = []
     async with SideEffects({"s": accepts}) as fx:
-        soon = fx._dispatcher.soon
+        soon = fx.engine.dispatcher.soon
 
         def counted(call: Callable[[], object]) -> None:
             wakes.append(call)
             soon(call)
 
-        fx._dispatcher.soon = counted
+        fx.engine.dispatcher.soon = counted
         bound = fx.bind(after)
         for _ in range(2):
             thread = threading.Thread(target=lambda: [bound(Made(n=n)) for n in range(50)])

@@ -91,6 +91,6 @@ async def test_whoever_is_held_is_let_go_when_the_runtime_ends() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(request)
             await begun.wait()
-            fx._stopping.set()
+            fx.engine._stopping.set()
             await fx.stop()
     assert fx.stats().sinks["s"].settled == fx.stats().sinks["s"].accepted

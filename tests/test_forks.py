@@ -64,6 +64,8 @@ def test_a_forked_child_sends_nothing_of_its_parents_queue() -> None:
 
         def child() -> None:
             assert not fx.running
+            with pytest.raises(NotRunningError):
+                fx.flush_blocking(10)
             assert fx.stats().sinks["slow"].accepted == 0
             sink.reading, sink.writing = os.pipe()
             with fx:

@@ -126,7 +126,7 @@ heard = []
 
 async def main(number):
     requests = [asyncio.ensure_future(adapter(scope, receive, send)) for _ in range(1)]
-    while not adapter.effects.busy:
+    while not adapter.effects.engine.busy:
         await asyncio.sleep(0.001)
     os.kill(os.getpid(), number)
     await asyncio.sleep(0.01)
@@ -135,7 +135,7 @@ async def main(number):
     while not heard:
         await asyncio.sleep(0.001)
     print("heard", flush=True)
-    assert not adapter.effects.busy
+    assert not adapter.effects.engine.busy
 """
 
 
@@ -158,12 +158,12 @@ signal.signal(signal.SIGINT, lambda *_: heard.append(1))
 
 async def twice():
     request = asyncio.ensure_future(adapter(scope, receive, send))
-    while not adapter.effects.busy:
+    while not adapter.effects.engine.busy:
         await asyncio.sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
     assert not heard
     os.kill(os.getpid(), signal.SIGINT)
-    assert heard and adapter.effects.busy
+    assert heard and adapter.effects.engine.busy
     print("heard", flush=True)
     ended.set()
     await request
@@ -180,7 +180,7 @@ def test_a_signal_that_nobody_handles_still_ends_the_process() -> None:
         f"""{_WITHOUT_LIFESPAN}
 async def forever():
     request = asyncio.ensure_future(adapter(scope, receive, send))
-    while not adapter.effects.busy:
+    while not adapter.effects.engine.busy:
         await asyncio.sleep(0.001)
     os.kill(os.getpid(), signal.SIGTERM)
     ended.set()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sidefx.effect import Effect
-    from sidefx.runtime import SideEffects
+    from sidefx.engine import Engine
 
 _log = logging.getLogger("sidefx.asgi")
 
@@ -32,8 +32,8 @@ class Caretaker:
     moment in which that loop ends is lost, and listed.
     """
 
-    def __init__(self, effects: SideEffects) -> None:
-        self._effects = effects
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._starting: BackgroundTask | None = None
         self._deciding = threading.Lock()  # who starts it: first requests may come on several event loops
         self._warned = False
@@ -47,7 +47,7 @@ class Caretaker:
         Raises:
             SinkStartError: a sink could not be opened.
         """
-        if self._kept and self._effects.here and not self._ending:
+        if self._kept and self._engine.here and not self._ending:
             self._lasts = True
             for bounds in self._kept:
                 bounds.cancel()
@@ -59,15 +59,15 @@ class Caretaker:
         Raises:
             SinkStartError: a sink could not be opened.
         """
-        if self._effects.accepting:
+        if self._engine.accepting:
             return
         with self._deciding:
             if (starting := self._starting) is None:
-                if self._effects.running:  # somebody else is starting it, or draining it
+                if self._engine.running:  # somebody else is starting it, or draining it
                     return
                 self._warn()
                 # in nobody's context, and nobody's to cancel: it is not of the request that happens to be the first
-                name = f"sidefx start {self._effects.name}"
+                name = f"sidefx start {self._engine.name}"
                 starting = self._starting = BackgroundTask(self._start, name=name, context=Context())
         await starting.finished()
         if starting.error is not None:
@@ -82,14 +82,14 @@ class Caretaker:
 
     async def hold(self, effects: Sequence[Effect]) -> None:
         """Keeps an answered request, whose effects have been released, while its event loop may end with it."""
-        if self._lasts or not self._effects.here:
-            await self._effects.hold(effects)
+        if self._lasts or not self._engine.here:
+            await self._engine.hold(effects)
             return
-        seconds = self._effects.options.drain_timeout
+        seconds = self._engine.options.drain_timeout
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + seconds) as bounds:
             self._kept.add(bounds)
             try:
-                await self._effects.settled()
+                await self._engine.settled()
             finally:
                 self._kept.discard(bounds)
 
@@ -98,12 +98,12 @@ class Caretaker:
     @property
     def busy(self) -> bool:
         """Whether there is anything to drain."""
-        return self._effects.accepting and self._effects.busy
+        return self._engine.accepting and self._engine.busy
 
     def settle_then(self, callback: Callable[[], object]) -> None:
         """Drains what there is now and calls it; the requests that the server still ends are kept by themselves."""
         self._ending, self._lasts = True, False
-        self._effects.settle_then(callback)
+        self._engine.settle_then(callback)
 
     # --- the start --------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class Caretaker:
         self._lasts = self._ending = False
         self._kept.clear()
         try:
-            await self._effects.start()
+            await self._engine.start()
             signals.drain_first(self)
         finally:
             self._starting = None
@@ -123,5 +123,5 @@ class Caretaker:
                 "this server runs no ASGI lifespan, or none that reaches this app: sidefx starts with the first "
                 "request and is drained, within %g s, when the process is told to end or exits; as long as requests "
                 "come one by one, each is kept after its response until its effects have settled",
-                self._effects.options.drain_timeout,
+                self._engine.options.drain_timeout,
             )

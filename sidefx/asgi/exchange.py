@@ -12,8 +12,8 @@ from sidefx.verdict import caused_by, verdict
 
 if TYPE_CHECKING:
     from sidefx.asgi.protocol import ASGIScope, Message, Receive, Send
+    from sidefx.engine import Engine
     from sidefx.request import Outcome, RequestInfo
-    from sidefx.runtime import SideEffects
 
 _SWITCHING_PROTOCOLS = 101
 
@@ -21,8 +21,8 @@ _SWITCHING_PROTOCOLS = 101
 class Exchange:
     """One request and its response, or one websocket: observes both, and changes neither."""
 
-    def __init__(self, effects: SideEffects, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        self.scope = Scope(effects, make_request=self._request_info)
+    def __init__(self, engine: Engine, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        self.scope = Scope(engine, make_request=self._request_info)
         if not isinstance(scope["headers"], (list, tuple)):  # any iterable will do: the app would use it up
             scope["headers"] = [tuple(pair) for pair in scope["headers"]]
         self._asgi_scope = scope

@@ -70,7 +70,7 @@ class SideEffectsMiddleware:
 
     async def _serve(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         effects = await self._ready_effects()
-        exchange = Exchange(effects, scope, receive, send)
+        exchange = Exchange(effects.engine, scope, receive, send)
         self._requests.add(exchange)
         before = enter_scope(exchange.scope)
         error: BaseException | None = None
@@ -95,14 +95,14 @@ class SideEffectsMiddleware:
         released = exchange.scope.close(succeeded=succeeded, held=waits)
         self._requests.discard(exchange)
         if waits and released:
-            await (caretaker or effects).hold(released)
+            await (caretaker or effects.engine).hold(released)
 
     async def _ready_effects(self) -> SideEffects:
         if is_recording():  # a test looks at what is scheduled: nothing has to run, or to be configured
             return self._effects or SideEffects(name="recorded")
         effects = self.effects
-        if self._caretaker is None and not effects.accepting and not self._in_lifespan:
-            self._caretaker = Caretaker(effects)
+        if self._caretaker is None and not effects.engine.accepting and not self._in_lifespan:
+            self._caretaker = Caretaker(effects.engine)
         if self._caretaker is not None:
             await self._caretaker.request_came()
         return effects
@@ -114,8 +114,10 @@ class SideEffectsMiddleware:
         await self._requests.over(seconds)
         left = max(0.0, deadline - anyio.current_time())
         if self._in_lifespan:
-            await effects.drain(left)
-        elif effects.accepting and effects.here:  # on another loop, which may wait for this one, it is for its owner
+            await effects.engine.drain(left)
+        elif (
+            effects.engine.accepting and effects.engine.here
+        ):  # on another loop, which may wait for this one, it is for its owner
             with suppress(TimeoutError):
                 await effects.flush(left)
 
@@ -131,7 +133,7 @@ class SideEffectsMiddleware:
             return
         await effects.start()
         self._in_lifespan, self._caretaker = True, None
-        before = enter_scope(effects.open_scope())
+        before = enter_scope(effects.engine.open_scope())
         try:
             yield effects
         finally:

@@ -80,7 +80,7 @@ async def _stop(server: Any) -> None:
     reactor.removeSystemEventTrigger(("shutdown", ("before", server.kill_all_applications, (), {})))
     runtimes: Any = tuple(scope._running)
     for runtime in runtimes:  # a request has started it, and this event loop goes on
-        if runtime._dispatcher.here:
+        if runtime.here:
             await runtime.stop()
 
 

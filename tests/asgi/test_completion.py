@@ -18,6 +18,9 @@ from tests.asgi.probe import Gate
 from tests.asgi.servers import Server, body, start
 from tests.asgi.wire_http2 import Http2Wire
 
+BIG = 3_000_000
+"""More than the sockets' buffers hold."""
+
 WHOLE_RESPONSES: dict[str, tuple[str, list[Message]]] = {
     "more_body left out": ("GET", [start(200, ("content-length", "2")), body(b"ok")]),
     "more_body false": ("GET", [start(200, ("content-length", "2")), body(b"ok", more_body=False)]),
@@ -120,6 +123,31 @@ def test_nothing_starts_before_the_last_send_has_returned(server: Server) -> Non
     assert server.settled(case)[0] == ("sent", 0)
     assert sorted(server.probe.of(case)[1:]) == ["always", "async", "async", "success", "sync"]
     assert len(server.probe.events_of(case)) == 1
+
+
+@pytest.mark.contract("S01")
+def test_nothing_starts_while_the_last_send_waits_for_the_client(server: Server) -> None:
+    """Where a server makes the app wait for a slow reader, the effects wait as well."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        server.probe.schedule()
+        await send(start(200))
+        await send(body(b"x" * BIG, more_body=True))
+        gate.reached_by_app()
+        await send(body(b"x" * BIG))
+        server.probe.note("sent")
+
+    gate = Gate()
+    case = server.play(app)
+    with server.wire() as wire:
+        wire.ask(case)
+        for _ in range(3):
+            _, bystander = server.get(case=server.play(_whole(server)))
+            server.settled(bystander)  # the runtime is awake and has done all that was due
+        assert server.probe.of(case)[:1] in ([], ["sent"])
+        assert len(wire.reply().body) == 2 * BIG
+        gate.reached()
+        assert server.settled(case) == ["sent", "always", "success"]
 
 
 def _whole(server: Server) -> Any:

@@ -151,7 +151,7 @@ def test_a_runtime_that_runs_already_is_left_running() -> None:
             app = SideEffectsMiddleware(Starlette(lifespan=diary.lifespan), effects=effects)
             for _ in range(2):
                 await _live(app)
-            assert effects.accepting
+            assert effects.engine.accepting
 
     anyio.run(main)
     assert diary.entries.count("sink opened") == diary.entries.count("sink closed") == 1

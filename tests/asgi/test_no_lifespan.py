@@ -308,7 +308,7 @@ def test_a_request_that_waits_for_the_start_on_another_event_loop(backend: Any) 
             await probe.sink(event)
 
     async def endpoint(request: Any) -> Any:
-        if adapter.effects.here:  # its loop is the runtime's, and is to end after the other
+        if adapter.effects.engine.here:  # its loop is the runtime's, and is to end after the other
             await until(lambda: answered)
         probe.schedule()
         return PlainTextResponse("ok")
