@@ -54,7 +54,7 @@ class Slow:
         self.given.append(event.sku)
 
 
-@pytest.mark.contract("S11", "S12")
+@pytest.mark.contract("S14", "S11", "S12")
 def test_a_forked_child_sends_nothing_of_its_parents_queue() -> None:
     """What the parent has queued it delivers, once; the child that runs the same sinks begins with an empty queue."""
     sink = Slow()
@@ -82,7 +82,7 @@ def test_a_forked_child_sends_nothing_of_its_parents_queue() -> None:
     assert sink.given == ["a", "b", "c"]
 
 
-@pytest.mark.contract("S11")
+@pytest.mark.contract("S14", "S11")
 def test_after_in_a_forked_child_without_a_runtime_raises() -> None:
     """The parent's runtime is not the child's: there `after()` says so, in a scope of the parent's too."""
     with SideEffects() as fx:
@@ -99,7 +99,7 @@ def test_after_in_a_forked_child_without_a_runtime_raises() -> None:
         assert fx.stats().callables.delivered == 1
 
 
-@pytest.mark.contract("S02")
+@pytest.mark.contract("S14", "S02")
 def test_a_scope_that_is_left_in_a_child_releases_nothing_there() -> None:
     """What was scheduled in it before the fork runs in the parent alone, also where the child runs a runtime."""
     ran: list[int] = []
@@ -125,7 +125,7 @@ def test_a_scope_that_is_left_in_a_child_releases_nothing_there() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.contract("S11", "S12")
+@pytest.mark.contract("S14", "S11", "S12")
 async def test_a_child_that_is_forked_in_an_event_loop() -> None:
     """It has the loop's objects and not the loop: what was queued stays the parent's, and it runs its own."""
     ran: list[int] = []
@@ -145,7 +145,7 @@ async def test_a_child_that_is_forked_in_an_event_loop() -> None:
     assert ran == [1]
 
 
-@pytest.mark.contract("S11")
+@pytest.mark.contract("S14", "S11")
 def test_a_child_of_multiprocessing_can_schedule_with_a_runtime_of_its_own() -> None:
     """As `multiprocessing` forks it: it ends by itself, and nothing of the parent hangs in it."""
     results: Any = multiprocessing.get_context("fork").SimpleQueue()
@@ -191,6 +191,11 @@ def test_a_child_that_exits_as_a_program_does_ends_nothing_of_its_parent(tmp_pat
     import subprocess
 
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", _LEAVES_IN_A_CHILD], capture_output=True, text=True, timeout=60, check=False
+        # since Python 3.12 a fork beside threads is warned of; here it is meant
+        [sys.executable, "-X", "dev", "-W", "ignore:This process:DeprecationWarning", "-c", _LEAVES_IN_A_CHILD],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed in True\n", "")

@@ -327,6 +327,7 @@ import opentelemetry.trace  # it is there: nobody has looked for it
 """
 
 
+@pytest.mark.contract("X06")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_app_that_does_not_trace_imports_nothing_of_it(backend: str) -> None:
     """Though it is installed: effects of every kind run, and no module of it is there."""

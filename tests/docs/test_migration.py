@@ -14,7 +14,10 @@ from tests.docs import shop
 from tests.docs.page import PAGE, Block, blocks, claims, pairs, run
 
 # Starlette's test client asks for another client library than the one that the project uses.
-pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`"),
+    pytest.mark.filterwarnings("ignore:Failing to pass a value to the 'type_params'"),  # fastapi-events, on Python 3.13
+]
 
 TESTS = {
     "From BackgroundTasks": "test_migration_background_*.py",

@@ -25,6 +25,9 @@ from sidefx.testing import capture
 from tests.asgi.probe import Gate
 from tests.docs.sides import Side, fastapi_app, with_sinks
 
+# fastapi-events, on Python 3.13
+pytestmark = pytest.mark.filterwarnings("ignore:Failing to pass a value to the 'type_params'")
+
 ONCE = SinkOptions(retry=RetryOptions(attempts=1))
 QUICKLY = SinkOptions(retry=RetryOptions(initial=0.001))
 
