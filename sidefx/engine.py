@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from sidefx import process
 from sidefx.background import BackgroundTask, asyncio_loop
@@ -134,6 +135,7 @@ class Engine:
         self._opening = anyio.CancelScope()
         self._start_error: Exception | None = None
         self._loop = asyncio_loop()
+        self.token = anyio.lowlevel.current_token()
         # a context of its own: whoever starts it may be the first request, whose variables are no business of the sinks
         self._main_task = BackgroundTask(self._main, name=f"sidefx {self.name}", context=Context())
         process.started(self)
@@ -188,16 +190,7 @@ class Engine:
             await self.dispatcher.settled()
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Returns when all that was accepted before it, and what that has scheduled, has settled.
-
-        Args:
-            timeout: seconds; None waits as long as it takes.
-
-        Raises:
-            TimeoutError: that did not happen in time; nothing is cancelled.
-            NotRunningError: the runtime is not running.
-            SidefxError: called from inside an effect, which would wait for itself.
-        """
+        """As `SideEffects.flush`."""
         self.refuse_inside("flush")
         self.check_here("flush()")
         cohorts = self.dispatcher.cut()
@@ -289,7 +282,16 @@ class Engine:
         if (loop := self._loop) is None or loop.is_closed():
             self.callables.close()
             self._give_up()
-        elif not loop.is_running():  # it was stopped with all that is in it, as Twisted does
+            return
+        try:
+            self._stop_from_outside(loop)
+        except KeyboardInterrupt:
+            _log.warning("interrupted: the exit does not wait for effects any longer")
+            loop.call_soon_threadsafe(self._stopping.set)
+            self._stop_from_outside(loop)
+
+    def _stop_from_outside(self, loop: AbstractEventLoop) -> None:
+        if not loop.is_running():  # it was stopped with all that is in it, as Twisted does
             loop.run_until_complete(self.stop())
         else:  # in a thread: a daemonic one, or there would be no exit yet
             import asyncio  # noqa: PLC0415 - not under trio
@@ -305,8 +307,11 @@ class Engine:
     async def _settle_when_told(self) -> None:
         try:
             await self._tidings.wait()
-            with suppress(TimeoutError):
+            try:
                 await self.flush(self.options.drain_timeout)
+            except TimeoutError:  # its time is up: listed here, for the process may end where nothing of ours can run
+                await self.drain(timeout=0)
+                self._stopping.set()
         finally:
             while self._told:
                 self._told.pop()()

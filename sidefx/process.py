@@ -49,8 +49,8 @@ def _at_exit() -> None:
     for runtime in tuple(_inhabitants):
         try:
             runtime.end()
-        except BaseException:  # noqa: BLE001 - an interrupt too: it ends this drain, and the next runtime has its own
-            _log.exception("%r could not be drained at the interpreter's exit", runtime)
+        except BaseException as error:  # noqa: BLE001 - a second interrupt too: the next runtime has its own drain
+            _log.error("%r could not be drained at the interpreter's exit: %r", runtime, error)
 
 
 if hasattr(os, "register_at_fork"):

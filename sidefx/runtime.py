@@ -7,10 +7,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
+import anyio.from_thread
+
 from sidefx.block import ScopeBlock
 from sidefx.effect import Effect, describe
 from sidefx.engine import Engine
-from sidefx.errors import NotRunningError
+from sidefx.errors import NotRunningError, SidefxError
 from sidefx.events import Event
 from sidefx.loop_thread import LoopThread
 from sidefx.options import RuntimeOptions, SinkOptions
@@ -228,12 +230,21 @@ class SideEffects:
         await self.engine.flush(timeout)
 
     def flush_blocking(self, timeout: float | None = None) -> None:
-        """`flush` for synchronous programs, under `with SideEffects(...)`."""
+        """`flush` for synchronous code, where the runtime runs in another thread: its own, or a server's.
+
+        Raises:
+            TimeoutError: that did not happen in time; nothing is cancelled.
+            NotRunningError: the runtime is not running.
+            SidefxError: called from inside an effect, or on the event loop that would have to go on meanwhile.
+        """
         self.engine.refuse_inside("flush_blocking")
-        if self._thread is None or not self.running:
-            msg = "flush_blocking() is for `with SideEffects(...)`; in asynchronous code await flush()"
+        if not self.engine.accepting:
+            msg = f"flush_blocking(): {self!r} is not running; use `with`"
             raise NotRunningError(msg)
-        self._thread.call(self.flush, timeout)
+        if self.engine.here:
+            msg = f"flush_blocking(): {self!r} runs on the event loop of this thread; await flush()"
+            raise SidefxError(msg)
+        anyio.from_thread.run(self.engine.flush, timeout, token=self.engine.token)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """The function, made to run in the scope of this place: carries a scope into a thread by hand."""

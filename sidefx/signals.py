@@ -77,4 +77,9 @@ def _give_back(number: int) -> None:
 def exit_on_sigterm() -> None:
     """Has SIGTERM end the process in order, as Ctrl-C does, where nobody handles it and it would end at once."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, lambda *_: None)  # it is ending: another one is not to interrupt the drain
+    sys.exit(128 + number)

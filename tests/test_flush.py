@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from sidefx import SideEffects, SidefxError, after
+from sidefx import NotRunningError, SideEffects, SidefxError, after
 from tests.hostile import noop
 from tests.waiting import until
 
@@ -64,3 +65,26 @@ async def test_flush_from_inside_an_effect_raises() -> None:
         after(flushing)
         await fx.flush(5)
     assert "wait for itself" in str(errors[0])
+
+
+@pytest.mark.contract("D04", "S12")
+async def test_a_thread_can_wait_for_the_runtime_of_an_event_loop() -> None:
+    """As a synchronous test does, for the runtime that its client's app runs; on that loop itself it is refused."""
+    ran: list[str] = []
+
+    async def slow() -> None:
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        ran.append("slow")
+
+    async with SideEffects() as fx:
+        after(slow)
+        with pytest.raises(SidefxError, match="await flush"):
+            fx.flush_blocking(5)
+        await anyio.to_thread.run_sync(fx.flush_blocking, 5)
+        assert ran == ["slow"]
+        after(anyio.sleep_forever, timeout=0.05)
+        with pytest.raises(TimeoutError):
+            await anyio.to_thread.run_sync(fx.flush_blocking, 0.001)
+    with pytest.raises(NotRunningError):
+        fx.flush_blocking(5)

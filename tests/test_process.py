@@ -75,6 +75,55 @@ after(hang, name="the one that hangs")
     assert "1 effect(s) were not finished at shutdown and are lost: callables: the one that hangs × 1" in logged
 
 
+@pytest.mark.contract("D02")
+def test_ctrl_c_cuts_the_drain_at_the_exit_short() -> None:
+    """What is left is listed then, and the process ends."""
+    _printed, logged = _run("""
+SideEffects(runtime=RuntimeOptions(drain_timeout=60)).start_blocking()
+
+async def press():
+    while not leaving.is_set():
+        await asyncio.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+    await hang()
+
+leaving = threading.Event()
+after(press, name="the one that hangs", timeout=90)
+threading._register_atexit(leaving.set)
+""")
+    assert "interrupted: the exit does not wait for effects any longer" in logged
+    assert "1 effect(s) were not finished at shutdown and are lost: callables: the one that hangs × 1" in logged
+    assert "Traceback" not in logged
+
+
+@pytest.mark.contract("D01")
+def test_where_nobody_handles_sigterm_the_exit_drains_and_another_one_does_not_cut_it_short() -> None:
+    """As a WSGI server without a handler of its own is ended; whoever is impatient has SIGINT, or SIGKILL."""
+    printed, logged = _run(
+        """
+from sidefx.signals import exit_on_sigterm
+
+exit_on_sigterm()
+SideEffects().start_blocking()
+
+async def asked_again():
+    while not leaving.is_set():
+        await asyncio.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+    ended.set()
+
+leaving = threading.Event()
+after(effect)
+after(asked_again)
+threading._register_atexit(leaving.set)
+os.kill(os.getpid(), signal.SIGTERM)
+""",
+        expected=128 + 15,
+    )
+    assert printed == _DRAINED
+    assert logged == ""
+
+
 @pytest.mark.contract("D01", "A15")
 def test_a_loop_that_was_stopped_and_not_closed_goes_on_for_the_drain() -> None:
     """Twisted leaves its asyncio loop so; the exit runs it again until all has settled."""
