@@ -283,12 +283,14 @@ class Engine:
             self.callables.close()
             self._give_up()
             return
-        try:
-            self._stop_from_outside(loop)
-        except KeyboardInterrupt:
-            _log.warning("interrupted: the exit does not wait for effects any longer")
-            loop.call_soon_threadsafe(self._stopping.set)
-            self._stop_from_outside(loop)
+        while self.running:
+            try:
+                self._stop_from_outside(loop)
+            except SystemExit:  # out of a signal handler: it is ending already
+                continue
+            except KeyboardInterrupt:
+                _log.warning("interrupted: the exit does not wait for effects any longer")
+                loop.call_soon_threadsafe(self._stopping.set)
 
     def _stop_from_outside(self, loop: AbstractEventLoop) -> None:
         if not loop.is_running():  # it was stopped with all that is in it, as Twisted does

@@ -124,6 +124,30 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert logged == ""
 
 
+@pytest.mark.contract("D01")
+def test_a_handler_that_exits_once_more_does_not_cut_the_drain_short() -> None:
+    """Gunicorn's does, when its worker is told again."""
+    printed, logged = _run("""
+def handle(*_): raise SystemExit(3)
+
+signal.signal(signal.SIGTERM, handle)
+SideEffects().start_blocking()
+
+async def told_again():
+    while not leaving.is_set():
+        await asyncio.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+    ended.set()
+
+leaving = threading.Event()
+after(effect)
+after(told_again)
+threading._register_atexit(leaving.set)
+""")
+    assert printed == _DRAINED
+    assert logged == ""
+
+
 @pytest.mark.contract("D01", "A15")
 def test_a_loop_that_was_stopped_and_not_closed_goes_on_for_the_drain() -> None:
     """Twisted leaves its asyncio loop so; the exit runs it again until all has settled."""
