@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 # --- callables -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.contract("X01")
+@pytest.mark.contract("X01", "X06")
 @pytest.mark.parametrize("how", ["async", "sync", "coroutine", "returns a coroutine"])
 async def test_a_callable_runs_in_a_span_under_that_of_its_request(traces: Traces, how: str) -> None:
     """And what it does, in a thread too, lies under its own."""

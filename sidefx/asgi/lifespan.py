@@ -6,6 +6,8 @@ import logging
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Protocol
 
+import anyio
+
 from sidefx.asgi.impatience import interruptible, unterminated
 from sidefx.errors import SidefxError
 from sidefx.report import indented_traceback, summary_of
@@ -106,8 +108,13 @@ class Lifespan:
         return message
 
     async def _drain(self, effects: SideEffects) -> None:
-        with interruptible() as bounds:
-            await self._owner.before_shutdown(effects)
+        try:
+            with interruptible() as bounds:
+                await self._owner.before_shutdown(effects)
+        except anyio.get_cancelled_exc_class():  # the server's own patience has ended (Hypercorn's `shutdown_timeout`)
+            with anyio.CancelScope(shield=True):
+                await self._owner.before_shutdown(effects, timeout=0)
+            raise
         if bounds.cancelled_caught:
             _log.warning("interrupted: shutdown does not wait for effects any longer")
             await self._owner.before_shutdown(effects, timeout=0)

@@ -79,7 +79,7 @@ async def _stop(server: Any) -> None:
             call.cancel()
     reactor.removeSystemEventTrigger(("shutdown", ("before", server.kill_all_applications, (), {})))
     runtimes: Any = tuple(scope._running)
-    for runtime in runtimes:  # a request has started it, and this event loop goes on
+    for runtime in runtimes:  # requests have started them, and this event loop goes on
         if runtime.here:
             await runtime.stop()
 

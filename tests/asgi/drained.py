@@ -14,6 +14,8 @@ from tests.asgi.probe import Happened, eventually, until
 
 _LOG = Path(os.environ["TOLD"])
 _WORKERS = int(os.environ.get("WORKERS", "1"))
+_WORK = float(os.environ.get("WORK", "0"))
+"""Seconds that an effect takes, where it is to outlast what a server does by itself."""
 _PID = os.getpid()
 
 
@@ -42,6 +44,7 @@ async def _until_allowed(depth: int) -> None:
     """Goes on until the server has been told to stop, and schedules one more below it."""
     _tell(f"effect {depth} runs")
     await until(lambda: _allowed("effects"))
+    await anyio.sleep(_WORK)
     if depth:
         after(_until_allowed, depth - 1)
         after(Happened(what=f"nested {depth}"))

@@ -116,9 +116,13 @@ class Probe:
         """A sink that keeps what it is given."""
         self.delivered.append(event)
 
+    async def note_in_turn(self, what: Any) -> None:
+        """The same in the event loop: effects in threads start in their order, and may overtake each other then."""
+        self.note(what)
+
     def schedule(self) -> None:
         """One effect for each `when`, and an event: what a handler under test asks for."""
-        after(self.note, "always")
-        after(self.note, "success", when="success")
-        after(self.note, "error", when="error")
+        after(self.note_in_turn, "always")
+        after(self.note_in_turn, "success", when="success")
+        after(self.note_in_turn, "error", when="error")
         after(Happened(what="event"))

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from tests.asgi.probe import PATIENCE, eventually
 from tests.asgi.wire import Wire
@@ -33,8 +36,13 @@ _COMMANDS: dict[str, Callable[[int], list[str]]] = {
     "daphne": lambda port: ["daphne", "--port", f"{port}"],
 }
 
-LIFESPAN = ("uvicorn", "hypercorn-asyncio", "hypercorn-trio", "granian", "gunicorn", "gunicorn-uvicorn")
+LIFESPAN = ("uvicorn", "hypercorn-asyncio", "hypercorn-trio", "granian", "gunicorn")
 """The servers that tell of their start and their end."""
+GUNICORN_WITH_UVICORN = pytest.param(
+    "gunicorn-uvicorn",
+    marks=pytest.mark.skipif(find_spec("uvicorn.workers") is None, reason="uvicorn has given its worker away"),
+)
+"""The worker that uvicorn has for gunicorn, and that it calls deprecated."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tests.asgi.probe import Gate
 from tests.asgi.servers import Server, body, start
 from tests.asgi.wire_http2 import Http2Wire
 
-BIG = 3_000_000
+BIG = 12_000_000
 """More than the sockets' buffers hold."""
 
 WHOLE_RESPONSES: dict[str, tuple[str, list[Message]]] = {

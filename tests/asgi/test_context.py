@@ -248,7 +248,7 @@ def test_a_threads_first_look_at_the_request_is_everybodys() -> None:
             assert go.wait(10)
         return mine
 
-    scope = Scope(SideEffects(), make_request=make)
+    scope = Scope(SideEffects().engine, make_request=make)
     seen: list[RequestInfo | None] = []
     threads = [threading.Thread(target=lambda: seen.append(scope.request)) for _ in range(2)]
     threads[0].start()

@@ -7,20 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.asgi.probe import PATIENCE
-from tests.asgi.processes import LIFESPAN, Process, serving
+from tests.asgi.processes import GUNICORN_WITH_UVICORN, LIFESPAN, Process, serving
 
 APP = "tests.asgi.drained:app"
+SIGNALS = {"SIGTERM": Process.terminate, "Ctrl-C": Process.press_ctrl_c}
 LEFT = "3 effect(s) were not finished at shutdown and are lost: "
 
 GRACEFUL = tuple(kind for kind in LIFESPAN if kind != "gunicorn")
 """Those that end in good order on Ctrl-C as well."""
-
-
-def _end(process: Process, signal: str) -> None:
-    if signal == "SIGTERM":
-        process.terminate()
-    else:
-        process.press_ctrl_c()
 
 
 def _lists_what_is_left(printed: str) -> None:
@@ -32,14 +26,19 @@ def _lists_what_is_left(printed: str) -> None:
 
 @pytest.mark.contract("D01", "S05")
 @pytest.mark.parametrize(
-    ("kind", "signal"), [*((kind, "SIGTERM") for kind in LIFESPAN), *((kind, "Ctrl-C") for kind in GRACEFUL)]
+    ("signal", "kind"),
+    [
+        *(("SIGTERM", kind) for kind in LIFESPAN),
+        *(("Ctrl-C", kind) for kind in GRACEFUL),
+        *(pytest.param(each, *GUNICORN_WITH_UVICORN.values, marks=GUNICORN_WITH_UVICORN.marks) for each in SIGNALS),
+    ],
 )
-def test_effects_and_what_they_schedule_are_waited_for(kind: str, signal: str, tmp_path: Path) -> None:
+def test_effects_and_what_they_schedule_are_waited_for(signal: str, kind: str, tmp_path: Path) -> None:
     """What runs at the signal, and all that it schedules, is done before the app's shutdown; then the server exits."""
     with serving(kind, APP, tmp_path) as process:
         assert process.get("/") == b"ok"
         process.tells("effect 2 runs")
-        _end(process, signal)
+        SIGNALS[signal](process)
         process.tells("shutting down")
         process.allow("effects")
         process.end()
@@ -141,4 +140,20 @@ def test_gunicorn_ends_at_once_on_ctrl_c_and_still_lists_what_is_left(tmp_path: 
         printed = process.end()
         told = process.told
     assert "shutting down" not in told
+    _lists_what_is_left(printed)
+
+
+@pytest.mark.contract("D02")
+@pytest.mark.parametrize("kind", ["hypercorn-asyncio", "hypercorn-trio"])
+def test_a_server_that_waits_for_less_than_the_drain_is_not_kept(kind: str, tmp_path: Path) -> None:
+    """Hypercorn's `shutdown_timeout` cancels the lifespan: then nothing is waited for any more, and all is listed."""
+    (tmp_path / "hypercorn.toml").write_text("shutdown_timeout = 0.5\n", encoding="utf-8")
+    options = ("--config", "hypercorn.toml")
+    with serving(kind, APP, tmp_path, *options, DRAIN_TIMEOUT=f"{2 * PATIENCE:g}") as process:
+        assert process.get("/hang") == b"ok"
+        process.tells("sink hangs")
+        process.tells("hangs")
+        process.terminate()
+        printed = process.end()
+    assert "LifespanTimeoutError" in printed
     _lists_what_is_left(printed)

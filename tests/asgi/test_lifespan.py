@@ -19,7 +19,7 @@ from sidefx.asgi import ASGIApp, SideEffectsMiddleware
 from tests.asgi.apps import AppBug
 from tests.asgi.diary import Diary
 from tests.asgi.probe import Gate, Happened, eventually
-from tests.asgi.servers import WITH_LIFESPAN, serving
+from tests.asgi.servers import WITH_LIFESPAN, body, lifespan, serving, start
 
 
 @pytest.mark.contract("A14")
@@ -64,6 +64,51 @@ def test_started_before_the_app_and_drained_before_its_end(kind: str) -> None:
         "sink closed",
     ]
     assert server.witness.lifespan == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.contract("D03", "A14")
+@pytest.mark.parametrize("kind", WITH_LIFESPAN)
+def test_a_hung_sink_delays_the_drain_of_no_other(kind: str) -> None:
+    """When the server ends, one sink hangs: the others, and the callables, get on with their work."""
+    delivered: list[str] = []
+    with Gate() as hung, Gate() as others:
+
+        async def hangs(event: Happened) -> None:
+            await hung.passed()
+            delivered.append("what hung")
+
+        async def works(event: Happened) -> None:
+            await others.passed()
+            delivered.append(event.what)
+
+        async def call() -> None:
+            await others.passed()
+            delivered.append("callable")
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await lifespan(receive, send)
+                return
+            for number in range(3):
+                after(Happened(what=f"event {number}"))
+            after(call)
+            await send(start(200, ("content-length", "2")))
+            await send(body(b"ok"))
+
+        effects = SideEffects({"hangs": hangs, "works": works})
+        with serving(kind, SideEffectsMiddleware(app, effects=effects)) as server:
+            reply, _ = server.get()
+            assert reply.body == b"ok"
+            hung.reached()
+            others.reached()
+            server.stop()
+            eventually(lambda: "lifespan.shutdown" in server.witness.told)
+            others.open()
+            eventually(lambda: len(delivered) == 4)
+            assert sorted(delivered) == ["callable", "event 0", "event 1", "event 2"]
+            assert "lifespan.shutdown.complete" not in server.witness.lifespan
+            hung.open()
+    assert delivered.count("what hung") == 3
 
 
 @pytest.mark.contract("A14")

@@ -15,7 +15,8 @@ from starlette.routing import Mount, Route
 import sidefx
 from sidefx import BufferOptions, CallableOptions, Event, RetryOptions, RuntimeOptions, SideEffects, SinkOptions, after
 from sidefx.asgi import SideEffectsMiddleware
-from tests.asgi.probe import Gate, Happened, Probe
+from sidefx.stats import SinkStats
+from tests.asgi.probe import Gate, Happened, Probe, eventually
 from tests.asgi.servers import SERVERS, Server, body, serving, staged, start
 
 
@@ -114,11 +115,12 @@ def test_a_full_buffer_drops_by_its_policy_and_counts(kind: str, policy: Any, ke
                 reply, _ = server.get(case=case)
                 assert reply.status == 200
                 server.over(case)
+                eventually(lambda count=index + 1: _stats(server).accepted == count)  # type: ignore[misc]
                 if index == 0:
                     gate.reached()  # the first one is with the sink, and the buffer is empty again
             gate.open()
             server.run(server.fx.flush)
-            stats = server.fx.stats().sinks["sink"]
+            stats = _stats(server)
     assert delivered == [str(index) for index in kept]
     assert (stats.accepted, stats.delivered, stats.dropped) == (5, 3, {"full": 2})
 
@@ -171,6 +173,7 @@ def test_too_many_callables_are_dropped_and_counted(kind: str, caplog: pytest.Lo
             reply, case = server.get(case=server.play(app))
             assert reply.status == 200
             server.over(case)
+            eventually(lambda: server.fx.stats().callables.accepted - before.accepted == 5)
             gate.open()
             server.run(server.fx.flush)
             stats = server.fx.stats().callables
@@ -216,6 +219,10 @@ def test_a_sink_that_fails_is_not_felt(kind: str) -> None:
             server.settled(case)
     assert [event.what for event in server.probe.delivered] == ["0", "1", "2"]
     assert server.fx.stats().sinks["bad"].expired == 3
+
+
+def _stats(server: Server) -> SinkStats:
+    return server.fx.stats().sinks["sink"]
 
 
 def _scheduling(*events: Event) -> Any:

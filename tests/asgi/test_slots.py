@@ -11,7 +11,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from sidefx import SideEffects, after
 from sidefx.asgi import SideEffectsMiddleware
-from tests.asgi.probe import Gate, Probe
+from tests.asgi.probe import Gate, Probe, eventually
 from tests.asgi.servers import HTTP2, SERVERS, UVICORN, Server, body, serving, staged, start
 
 TAIL = 5_000_000
@@ -103,7 +103,7 @@ def test_effects_prolong_no_dependency_and_no_middleware(kind: str) -> None:
             server.get("/bystander")
             server.over(case)
             assert sorted(ended) == ["dependency", "middleware", "synchronous dependency"]
-            assert server.fx.stats().callables.in_flight >= 2
+            eventually(lambda: server.fx.stats().callables.in_flight >= 2)
             gate.open()
             assert server.settled(case) == ["always", "success"]
 

@@ -65,7 +65,7 @@ def test_each_worker_drains_its_own(kind: str, tmp_path: Path) -> None:
 @pytest.mark.contract("D01")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gunicorn"])
 def test_each_worker_drains_its_own_on_ctrl_c(kind: str, tmp_path: Path) -> None:
-    """A terminal sends SIGINT to each of them, and the server's own process may send SIGTERM on top: still, all is done."""
+    """A terminal sends SIGINT to each of them, and the server may send SIGTERM on top: still, all is done."""
     with _occupied(kind, tmp_path) as (process, workers):
         process.press_ctrl_c()
         process.tells("draining", times=WORKERS)
