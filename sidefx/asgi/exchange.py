@@ -59,7 +59,10 @@ class Exchange:
             msg = "an effect tried to send a part of the response, which is over; effects cannot change it"
             raise ResponseOverError(msg)
         before = self.complete, self._status
-        final = self._observe(message)
+        try:
+            final = self._observe(message)
+        except Exception:  # noqa: BLE001 - it is no message of ASGI, and the server is the one to say so
+            final = False
         try:
             await self._send(message)
         except OSError as error:  # ASGI 2.4: the client has gone
@@ -82,7 +85,7 @@ class Exchange:
             return False
         kind = message["type"]
         if kind in {"http.response.start", "websocket.http.response.start"}:
-            self._status = message["status"]
+            self._status = int(message["status"])  # some servers take text
             self._trailers = message.get("trailers", False)
         elif kind in {"http.response.body", "websocket.http.response.body"}:
             self._bytes += len(message.get("body", b""))

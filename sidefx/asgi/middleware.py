@@ -113,13 +113,12 @@ class SideEffectsMiddleware:
         deadline = anyio.current_time() + seconds
         await self._requests.over(seconds)
         left = max(0.0, deadline - anyio.current_time())
+        engine = effects.engine
         if self._in_lifespan:
-            await effects.engine.drain(left)
-        elif (
-            effects.engine.accepting and effects.engine.here
-        ):  # on another loop, which may wait for this one, it is for its owner
+            await engine.drain(left)
+        elif engine.accepting and engine.here:  # on another loop, which may wait for this one, it is for its owner
             with suppress(TimeoutError):
-                await effects.flush(left)
+                await engine.flush(left)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[SideEffects | None]:

@@ -307,6 +307,36 @@ def test_an_app_that_returns_too_early(server: Server, name: str, messages: list
     assert server.probe.seen[case].status == (200 if messages else None)
 
 
+@pytest.mark.contract("A05", "S02")
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "http.response.start", "status": "200", "headers": []},
+        {"type": "http.response.start", "status": "OK", "headers": []},
+        {"type": "http.response.start", "headers": []},
+        {"type": "http.response.body", "body": None},
+        {},
+        None,
+    ],
+    ids=["a status as text", "a status in words", "no status", "no body", "no type", "no message"],
+)
+def test_what_is_no_message_is_for_the_server_to_refuse(server: Server, message: Any) -> None:
+    """It reaches the server as it is, some of which take some of it; the effects run once, whatever becomes of it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        server.probe.schedule()
+        with suppress(Exception):
+            await send(message)
+
+    case = server.play(app)
+    with server.wire() as wire:
+        wire.ask(case)
+        assert server.settled(case) == ["always", "error"]
+
+    assert server.over(case).sent == [message]
+    assert server.over(case).error is None
+
+
 @pytest.mark.contract("X02", "S13")
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_a_start_that_the_server_refuses_has_not_passed(server: Server, swallowed: bool) -> None:

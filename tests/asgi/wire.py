@@ -6,6 +6,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, Self, TypeAlias
 
 from tests.asgi.probe import PATIENCE
@@ -78,6 +79,12 @@ class Wire:
     def reply(self) -> Reply:
         """A whole response."""
         return Reply(*self.head(), self.rest())
+
+    def ends(self) -> None:
+        """Waits until the server closes the connection, or resets it, and has said nothing more."""
+        with suppress(ConnectionResetError):
+            assert not self._received
+            assert not self._receive(), "the connection goes on"
 
     def reset(self) -> None:
         """Closes with an RST instead of a FIN."""

@@ -263,7 +263,7 @@ def test_where_a_failure_shows(there: Side, here: Side, caplog: pytest.LogCaptur
     with there.server.wire() as wire:
         wire.ask(there.server.play(fastapi_app(before)))
         assert wire.reply().status == 200
-        assert wire.rest() == b"", "the connection goes on"
+        wire.ends()
     assert isinstance(there.error(fastapi_app(before)), Bug)
     eventually(lambda: [record.name for record in caplog.records] == ["uvicorn.error"] * 2)
 
