@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from tests.asgi.servers import Stage, serving, staged
 from tests.docs.sides import KIND, Side
+
+
+@pytest.fixture(autouse=True)
+def _only_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """What servers say of each request is not what is looked at; Litestar has the whole process log that."""
+    caplog.set_level(logging.WARNING)
 
 
 @pytest.fixture(scope="module")

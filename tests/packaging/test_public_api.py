@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FROZEN = Path(__file__).with_name("public_api.txt")
-MODULES = ("sidefx", "sidefx.asgi", "sidefx.testing")
+MODULES = ("sidefx", "sidefx.asgi", "sidefx.testing", "sidefx.wsgi")
 SPECIAL = {"__init__", "__init_subclass__", "__call__", "__aenter__", "__enter__"}
 
 NOT_IN_THE_CORE = {
     "aiosmtplib", "click", "django", "fastapi", "httpx", "jinja2", "pydantic_settings", "redis", "rich",
-    "sidefx_sinks", "sqlalchemy", "starlette", "trio", "uvicorn",
+    "opentelemetry", "sidefx_sinks", "sqlalchemy", "starlette", "trio", "twisted", "uvicorn",
 }  # fmt: skip
 
 

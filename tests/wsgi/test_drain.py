@@ -30,7 +30,7 @@ def tells(server: Process, process: int, what: str) -> None:
 def test_effects_and_what_they_schedule_are_done_before_the_process_ends(kind: str, how: str, tmp_path: Path) -> None:
     """What runs when the server is told to end, and all that it schedules, is done; then the process ends."""
     with serving(kind, APP, tmp_path) as server:
-        # closed by the server: a gthread worker that is told to quit just as its client closes waits for itself for ever
+        # closed by the server: gunicorn's gthread worker hangs where it is told to quit just as its client closes
         _, case = server.get("/nested", Connection="close")
         worker = server.record.has(case, "effect 2 runs").process
         ENDS[how](server)
