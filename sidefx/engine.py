@@ -1,4 +1,7 @@
-"""`Engine`: lanes and callables with what carries effects to them, from their start to the end of their drain."""
+"""`Engine`: lanes and callables with what carries effects to them, from their start to the end of their drain.
+
+Longer than other files: how it starts, drains and ends, and what may happen meanwhile, is one story.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from sidefx.callables import Callables
 from sidefx.dead_letters import DeadLetters
 from sidefx.dispatch import Dispatcher
 from sidefx.errors import NotRunningError, SidefxError, SinkStartError
-from sidefx.home import Home
+from sidefx.home import Home, open_all
 from sidefx.hosting import AsyncioHost
 from sidefx.lanes import Lane
 from sidefx.options import SinkOptions
@@ -124,7 +127,7 @@ class Engine:
         """Opens the sinks and starts the lanes, in a task of its own that no cancel scope of the caller reaches.
 
         Raises:
-            SinkStartError: a sink could not be opened; those before it have been closed again.
+            SinkStartError: a sink could not be opened; the others have been closed again.
             NotRunningError: it is running already.
         """
         if self.running:
@@ -159,9 +162,8 @@ class Engine:
             if (main := self._main_task) is not None:
                 self._opening.cancel()
                 self._stopping.set()
-                with anyio.move_on_after(
-                    2 * self.options.drain_timeout + 1
-                ) as bounds:  # closing the sinks is bounded too
+                closing = 2 * self.options.drain_timeout + 1  # that of the sinks is bounded too
+                with anyio.move_on_after(closing) as bounds:
                     await main.finished()
                 if bounds.cancelled_caught:
                     stats = {**self.sink_stats(), "callables": self.callable_stats()}
@@ -215,9 +217,14 @@ class Engine:
                 closing = anyio.Event()
                 try:
                     with self._opening:
-                        for name, home in self.homes.items():
-                            opening = self.lanes[name].options.timeout
-                            await homes.start(home.keep_open, host, closing, opening, self.options.drain_timeout)
+                        await open_all(
+                            self.homes,
+                            homes,
+                            host,
+                            closing,
+                            opening_seconds={name: lane.options.timeout for name, lane in self.lanes.items()},
+                            closing_seconds=self.options.drain_timeout,
+                        )
                     if self._opening.cancelled_caught:
                         msg = f"{self!r} was stopped before its sinks were open"
                         self._start_error = SinkStartError(msg)

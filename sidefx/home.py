@@ -17,7 +17,9 @@ from sidefx.sink import inspect_sink
 from sidefx.threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskStatus
+    from collections.abc import Mapping
+
+    from anyio.abc import TaskGroup, TaskStatus
 
     from sidefx.hosting import AsyncioHost, Caller
 
@@ -89,3 +91,36 @@ class Home:
             raise SinkStartError(msg)
         if bounds.cancelled_caught:
             _log.error("sinks.%s: closing took longer than %g s and was given up", self._name, closing_seconds)
+
+
+async def open_all(
+    homes: Mapping[str, Home],
+    tasks: TaskGroup,
+    host: AsyncioHost,
+    closing: anyio.Event,
+    *,
+    opening_seconds: Mapping[str, float],
+    closing_seconds: float,
+) -> None:
+    """Opens them in tasks of that group, all at once: one that is slow keeps no other waiting.
+
+    Raises:
+        SinkStartError: some could not be opened; it names each of them.
+    """
+    failures: dict[str, SinkStartError] = {}
+
+    async def open_one(name: str, home: Home) -> None:
+        try:
+            await tasks.start(home.keep_open, host, closing, opening_seconds[name], closing_seconds)
+        except SinkStartError as error:
+            failures[name] = error
+
+    async with anyio.create_task_group() as opening:
+        for name, home in homes.items():
+            opening.start_soon(open_one, name, home)
+    told = [failures[name] for name in homes if name in failures]
+    if len(told) == 1:
+        raise told[0]
+    if told:
+        msg = "\n  ".join([f"{len(told)} sinks could not be opened", *map(str, told)])
+        raise SinkStartError(msg) from told[0]

@@ -139,7 +139,7 @@ class SideEffects:
         """Starts it on an asyncio loop in a thread of its own; where nobody stops it, the interpreter's exit drains it.
 
         Raises:
-            SinkStartError: a sink could not be opened; those before it have been closed again.
+            SinkStartError: a sink could not be opened; the others have been closed again.
             NotRunningError: it is running already.
         """
         thread = LoopThread(f"sidefx {self.name}")
@@ -169,7 +169,7 @@ class SideEffects:
         """Opens the sinks and starts the lanes, in a task of its own that no cancel scope of the caller reaches.
 
         Raises:
-            SinkStartError: a sink could not be opened; those before it have been closed again.
+            SinkStartError: a sink could not be opened; the others have been closed again.
             NotRunningError: it is running already.
         """
         await self.engine.start()

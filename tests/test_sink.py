@@ -21,6 +21,7 @@ from sidefx import (
     SinkOptions,
     SinkStartError,
     TrackEvent,
+    TransientError,
     after,
     audit,
     track,
@@ -158,7 +159,7 @@ async def test_sinks_are_opened_and_closed_by_the_runtime() -> None:
             log.append("sync close")
 
     async with SideEffects({"a": Asynchronous(), "s": Synchronous()}):
-        assert log == ["async open", "sync open False"]
+        assert sorted(log) == ["async open", "sync open False"]
     assert sorted(log[2:]) == ["async close", "sync close"]
 
 
@@ -187,6 +188,35 @@ async def test_a_sink_that_cannot_be_opened_stops_the_start_and_closes_the_other
             pass
     assert closed == ["first"]
     assert not fx.running
+
+
+async def test_all_sinks_that_cannot_be_opened_are_told_at_once() -> None:
+    """Each with its reason, in the order of the configuration; one that is slow keeps no other waiting."""
+    opening = anyio.Event()
+
+    class Waits(Single):
+        async def __aenter__(self) -> Any:
+            await opening.wait()
+            raise OSError("no such host")
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    class Breaks(Single):
+        async def __aenter__(self) -> Any:
+            opening.set()
+            raise TransientError("not yet")
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    with pytest.raises(SinkStartError) as caught:
+        async with SideEffects({"first": Waits(), "works": Single(), "second": Breaks()}):
+            pass
+    first, second = (kind.__qualname__ for kind in (Waits, Breaks))
+    assert str(caught.value).splitlines() == [
+        "2 sinks could not be opened",
+        f"  sinks.first: {first} could not be opened: OSError: no such host",
+        f"  sinks.second: {second} could not be opened: not yet",
+    ]
 
 
 async def test_a_synchronous_sink_runs_in_a_thread() -> None:
