@@ -137,7 +137,9 @@ class Reporter:
     def list_left_over(self) -> None:
         """Lists what the runtime had to leave when it stopped, by sink and name."""
         if self._left_over:
-            listed = [f"{_place(sink)}: {name} × {n}" for (sink, name), n in self._left_over.most_common(_NAMES_LISTED)]
+            # `most_common()` imports something, which fails where the interpreter is just ending
+            most = sorted(self._left_over.items(), key=lambda counted: counted[1], reverse=True)[:_NAMES_LISTED]
+            listed = [f"{_place(sink)}: {name} × {n}" for (sink, name), n in most]
             if more := len(self._left_over) - len(listed):
                 listed.append(f"and {more:,} more names")
             listing = ", ".join(listed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,3 +118,30 @@ def test_a_worker_that_is_replaced_drains_first(tmp_path: Path) -> None:
         tells(server, worker, "sink closed")
 
     assert next_one.body.split()[0] != str(worker).encode()
+
+
+_NEVER_CLOSES = """
+from sidefx import SideEffects, after
+from sidefx.wsgi import SideEffectsMiddleware
+
+def app(environ, start_response):
+    after(print, name="of a response that nobody closes")
+    start_response("200 OK", [])
+    return [b"ok"]
+
+adapter = SideEffectsMiddleware(app, effects=SideEffects())
+response = adapter({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: None)
+"""
+
+
+@pytest.mark.contract("W02")
+def test_a_response_that_is_still_open_as_the_interpreter_ends() -> None:
+    """Nothing can run its effects any more: they are listed, in a line and without a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", _NEVER_CLOSES], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "are lost: callables: of a response that nobody closes × 1" in done.stderr
+    assert "Traceback" not in done.stderr
