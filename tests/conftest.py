@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ import pytest
 
 from sidefx import tracing
 from tests.traces import Traces
+
+
+def pytest_configure() -> None:
+    """What a shell starts in its background is deaf to SIGINT, and so is all that it starts: the servers under test."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -16,8 +16,6 @@ from tests.asgi.probe import PATIENCE, eventually
 from tests.wsgi.processes import COMMANDS, Process, serving
 
 APP = "tests.wsgi.drained:app"
-# what is started in the background of a shell is deaf to SIGINT, and so are its children
-DEAF = pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="SIGINT is ignored here")
 ENDS: dict[str, Callable[[Process], None]] = {"SIGTERM": Process.terminate, "SIGINT": Process.interrupt}
 
 
@@ -27,7 +25,7 @@ def tells(server: Process, process: int, what: str) -> None:
 
 
 @pytest.mark.contract("D01", "S05")
-@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGINT", marks=DEAF)])
+@pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_effects_and_what_they_schedule_are_done_before_the_process_ends(kind: str, how: str, tmp_path: Path) -> None:
     """What runs when the server is told to end, and all that it schedules, is done; then the process ends."""
