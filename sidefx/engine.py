@@ -97,6 +97,8 @@ class Engine:
         self._giving_up = threading.RLock()
         self._loop: AbstractEventLoop | None = None
         self._told: list[Callable[[], object]] = []
+        self.at_end: Callable[[], object] | None = None
+        """Called when it has ended, for whoever has started it."""
 
     def __repr__(self) -> str:
         return f"<SideEffects {self.name!r}: {', '.join(self.lanes) or 'no sinks'}>"
@@ -242,6 +244,8 @@ class Engine:
             self._give_up()
             self._reporter.ended()
             self._started.set()
+            if self.at_end is not None:
+                self.at_end()
 
     def _fail(self, error: Exception) -> None:
         if self._started.is_set():

@@ -36,7 +36,7 @@ _handlers: dict[int, Any] = {}
 
 
 def drain_first(drainable: Drainable) -> None:
-    """As long as it exists, SIGTERM and SIGINT drain it and reach their handler then; a second one goes straight there.
+    """Until `no_longer`, SIGTERM and SIGINT drain it and reach their handler then; a second one goes straight there.
 
     Without effect outside of the main thread, where nobody can handle signals.
     """
@@ -48,6 +48,14 @@ def drain_first(drainable: Drainable) -> None:
         if handler not in {None, signal.SIG_IGN, _on_signal}:  # None: not Python's
             _handlers[number] = handler
             signal.signal(number, _on_signal)
+
+
+def no_longer(drainable: Drainable) -> None:
+    """It has ended: once nothing is left to drain, the signals are their handlers' again."""
+    _drainables.discard(drainable)
+    if not _drainables and threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            _give_back(number)
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:

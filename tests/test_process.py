@@ -288,3 +288,24 @@ asyncio.run(idle())
         expected=-2,
     )
     assert "KeyboardInterrupt" in logged
+
+
+@pytest.mark.contract("A15")
+def test_a_runtime_that_has_ended_gives_the_signals_back() -> None:
+    """What handled them before does so again, as `asyncio.run` has it for the next loop."""
+    printed, _ = _run(f"""{_WITHOUT_LIFESPAN}
+ended.set()
+
+async def once():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    await adapter(scope, receive, send)
+    assert signal.getsignal(signal.SIGINT) != before[0]
+    await adapter.effects.stop()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+for _ in range(2):
+    asyncio.run(once())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+say("given back")
+""")
+    assert "given back" in printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -113,6 +114,7 @@ class Caretaker:
         try:
             await self._engine.start()
             signals.drain_first(self)
+            self._engine.at_end = partial(signals.no_longer, self)
         finally:
             self._starting = None
 
