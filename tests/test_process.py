@@ -99,43 +99,7 @@ threading._register_atexit(leaving.set)
     assert "Traceback" not in logged
 
 
-@pytest.mark.contract("D01")
-def test_where_nobody_handles_sigterm_the_exit_drains_and_another_one_does_not_cut_it_short() -> None:
-    """As a WSGI server without a handler of its own is ended; whoever is impatient has SIGINT, or SIGKILL."""
-    printed, logged = _run(
-        """
-from sidefx.signals import exit_on_sigterm
-
-exit_on_sigterm()
-SideEffects().start_blocking()
-
-async def asked_again():
-    while not leaving.is_set():
-        await asyncio.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGTERM)
-    ended.set()
-
-leaving = threading.Event()
-after(effect)
-after(asked_again)
-threading._register_atexit(leaving.set)
-os.kill(os.getpid(), signal.SIGTERM)
-""",
-        expected=128 + 15,
-    )
-    assert printed == _DRAINED
-    assert logged == ""
-
-
-@pytest.mark.contract("D01")
-def test_a_handler_that_exits_once_more_does_not_cut_the_drain_short() -> None:
-    """Gunicorn's does, when its worker is told again."""
-    printed, logged = _run("""
-def handle(*_): raise SystemExit(3)
-
-signal.signal(signal.SIGTERM, handle)
-SideEffects().start_blocking()
-
+_TOLD_AGAIN = """
 async def told_again():
     while not leaving.is_set():
         await asyncio.sleep(0.001)
@@ -146,7 +110,37 @@ leaving = threading.Event()
 after(effect)
 after(told_again)
 threading._register_atexit(leaving.set)
-""")
+"""
+
+
+@pytest.mark.contract("D01")
+def test_where_nobody_handles_sigterm_the_exit_drains_and_another_one_does_not_cut_it_short() -> None:
+    """As a WSGI server without a handler of its own is ended; whoever is impatient has SIGINT, or SIGKILL."""
+    printed, logged = _run(
+        f"""
+from sidefx.signals import exit_on_sigterm
+
+exit_on_sigterm()
+SideEffects().start_blocking()
+
+{_TOLD_AGAIN}os.kill(os.getpid(), signal.SIGTERM)
+""",
+        expected=128 + 15,
+    )
+    assert printed == _DRAINED
+    assert logged == ""
+
+
+@pytest.mark.contract("D01")
+def test_a_handler_that_exits_once_more_does_not_cut_the_drain_short() -> None:
+    """Gunicorn's does, when its worker is told again."""
+    printed, logged = _run(f"""
+def handle(*_): raise SystemExit(3)
+
+signal.signal(signal.SIGTERM, handle)
+SideEffects().start_blocking()
+
+{_TOLD_AGAIN}""")
     assert printed == _DRAINED
     assert logged == ""
 

@@ -103,6 +103,18 @@ class Server:
             wire.ask(case, path, method, body, **headers)
             return wire.reply(), case
 
+    def scheduled(self, *effects: Any) -> str:
+        """A request that schedules them, answered: its id."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            for effect in effects:
+                after(effect)
+            await whole(scope, receive, send)
+
+        reply, case = self.get(case=self.play(app))
+        assert reply.status == 200
+        return case
+
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Calls an asynchronous function on the server's event loop."""
         assert self.token is not None

@@ -34,20 +34,6 @@ def _flushing(server: Server, timeout: float | None) -> Any:
     return app
 
 
-def _asking(server: Server, *effects: Any) -> str:
-    """A request that schedules them, answered."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        for effect in effects:
-            after(effect)
-        await whole(scope, receive, send)
-
-    case = server.play(app)
-    reply, _ = server.get(case=case)
-    assert reply.status == 200
-    return case
-
-
 @contextmanager
 def _health(server: Server, timeout: float | None = None) -> Iterator[Any]:
     """Asks for it, and yields, once it has begun, a way to wait for the reply."""
@@ -70,10 +56,10 @@ def test_it_returns_when_what_was_accepted_before_has_settled(server: Server) ->
         async def nested() -> None:
             server.probe.schedule()
 
-        case = _asking(server, effect)
+        case = server.scheduled(effect)
         gate.reached()
         health = stack.enter_context(_health(server))
-        _asking(server, later.passed)
+        server.scheduled(later.passed)
         later.reached()
         assert server.probe.of(case) == []
         gate.open()
@@ -88,7 +74,7 @@ def test_it_returns_when_what_was_accepted_before_has_settled(server: Server) ->
 def test_it_raises_when_that_takes_too_long(server: Server) -> None:
     """`TimeoutError` says where how much is left; nothing is cancelled by it, and the server goes on."""
     with Gate() as gate:
-        case = _asking(server, gate.passed, server.probe.schedule)
+        case = server.scheduled(gate.passed, server.probe.schedule)
         gate.reached()
         with _health(server, timeout=0.01) as health:
             reply: Reply = health()
@@ -118,7 +104,7 @@ def test_a_handler_does_not_wait_for_its_own_effects(server: Server) -> None:
 def test_many_wait_at_once(server: Server) -> None:
     """One whose client leaves takes nothing from the others."""
     with Gate() as gate, ExitStack() as stack:
-        case = _asking(server, gate.passed, Happened(what="event"))
+        case = server.scheduled(gate.passed, Happened(what="event"))
         gate.reached()
         replies = [stack.enter_context(_health(server)) for _ in range(5)]
         with _health(server):

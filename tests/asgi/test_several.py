@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sidefx import RuntimeOptions, SideEffects, after
+from sidefx import RuntimeOptions, SideEffects
 from tests.asgi import processes
 from tests.asgi.probe import PATIENCE, Gate, Happened, Probe, eventually
-from tests.asgi.servers import Server, staged, whole
+from tests.asgi.servers import staged
 
 NAMES = ("one", "two")
 
@@ -40,20 +39,6 @@ def test_two_runtimes_under_one_lifespan(kind: str, hangs: str, tmp_path: Path) 
     )
 
 
-def _asking(server: Server, *effects: Any) -> str:
-    """A request that schedules them, answered."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        for effect in effects:
-            after(effect)
-        await whole(scope, receive, send)
-
-    case = server.play(app)
-    reply, _ = server.get(case=case)
-    assert reply.status == 200
-    return case
-
-
 @pytest.mark.contract("A16", "D03")
 @pytest.mark.parametrize(
     ("first", "second"),
@@ -67,12 +52,12 @@ def test_two_servers_in_two_threads(first: str, second: str) -> None:
             return SideEffects({"sink": probe.sink}, runtime=RuntimeOptions(drain_timeout=PATIENCE), name="hung")
 
         with staged(first, make) as hung:
-            hung_case = _asking(hung, gate.passed, hung.probe.schedule)
+            hung_case = hung.scheduled(gate.passed, hung.probe.schedule)
             gate.reached()
             hung.stop()
             eventually(lambda: "lifespan.shutdown" in hung.witness.told)
 
-            case = _asking(other, other.probe.schedule, Happened(what="on its own"))
+            case = other.scheduled(other.probe.schedule, Happened(what="on its own"))
             assert other.settled(case) == ["always", "success"]
             other.run(other.fx.stop)
             assert not other.fx.running
