@@ -3,6 +3,7 @@
 from sidefx.dead_letters import DeadLetter
 from sidefx.errors import (
     AttemptTimeout,
+    JournalError,
     MissingExtraError,
     NotRunningError,
     PartialError,
@@ -32,6 +33,7 @@ from sidefx.options import (
     BreakerOptions,
     BufferOptions,
     CallableOptions,
+    JournalOptions,
     RateLimit,
     RetryOptions,
     RuntimeOptions,
@@ -42,7 +44,7 @@ from sidefx.request import RequestInfo
 from sidefx.runtime import SideEffects
 from sidefx.scope import after, request
 from sidefx.settled import Settled
-from sidefx.stats import Health, SinkStats, Stats
+from sidefx.stats import Health, JournalStats, SinkStats, Stats
 
 __all__ = [
     "Attachment",
@@ -58,6 +60,9 @@ __all__ = [
     "Event",
     "Health",
     "InvalidateEvent",
+    "JournalError",
+    "JournalOptions",
+    "JournalStats",
     "MissingExtraError",
     "NotRunningError",
     "PartialError",

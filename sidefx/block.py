@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from sidefx.background import in_event_loop
 from sidefx.errors import NotRunningError
 from sidefx.scope import Releaser, Scope, current_scope, enter_scope, is_recording
 
@@ -23,7 +24,10 @@ class Holder(Releaser, Protocol):
 
 
 class ScopeBlock:
-    """A block whose effects start when it is left: `async with`, or `with`, which waits for no room."""
+    """A block whose effects start when it is left: `async with`, or `with`, which waits for no room.
+
+    What is journaled is on disk by then; `with` on an event loop, which it would stop, does not wait for the disk.
+    """
 
     def __init__(self, runtime: Holder, name: str | None) -> None:
         self._runtime = runtime
@@ -48,7 +52,11 @@ class ScopeBlock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         enter_scope(self._before)
-        self._scope.close(succeeded=error is None)
+        try:
+            if self._scope.gate is not None and not in_event_loop():
+                self._scope.gate.secured_blocking(self._scope.unsecured(succeeded=error is None))
+        finally:
+            self._scope.close(succeeded=error is None)
 
     async def __aenter__(self) -> Scope:
         return self.__enter__()
@@ -57,4 +65,9 @@ class ScopeBlock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         enter_scope(self._before)
-        await self._runtime.hold(self._scope.close(succeeded=error is None, held=True))
+        try:
+            if self._scope.gate is not None:
+                await self._scope.gate.secured(self._scope.unsecured(succeeded=error is None))
+        finally:  # a block that is cancelled does not wait
+            released = self._scope.close(succeeded=error is None, held=True)
+        await self._runtime.hold(released)

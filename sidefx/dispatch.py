@@ -6,24 +6,24 @@ import logging
 import threading
 from collections import Counter, deque
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
-from sidefx.cancellation import must_go_on
 from sidefx.cohort import Cohort
-from sidefx.errors import SidefxError
-from sidefx.events import Event
-from sidefx.report import indented_traceback, summary_of
+from sidefx.fan_out import fans_out, further
 from sidefx.routes import takes
 from sidefx.threads import soon_in_this_loop
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sidefx.callables import Callables
     from sidefx.effect import Effect
+    from sidefx.events import Event
     from sidefx.lanes import Lane
     from sidefx.sink import SinkSpec
 
@@ -32,12 +32,21 @@ _log = logging.getLogger("sidefx")
 _TURNS_BEFORE_START = 2
 """Event-loop turns between the last message of a response and its effects: servers flush in the first ones."""
 _ROUTED_A_TURN = 256
-_FAN_OUT_DEPTH = 16
-_FAN_OUT_EVENTS = 1_000
 
 
-class FanOutError(SidefxError):
-    """`Event.effects()` failed, or yields more than anybody can have meant."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where events of one class go."""
+
+    lanes: tuple[Lane, ...]
+    durable: tuple[Lane, ...]
+    """Those of them whose events are to be on disk."""
+    names: tuple[str, ...]
+    """Of these."""
+    screens: bool
+    """Whether one of these may drop an event."""
+    fans_out: bool
+    """Whether events of the class may stand for others."""
 
 
 class Dispatcher:
@@ -47,7 +56,7 @@ class Dispatcher:
         self._lanes = lanes
         self._specs = specs
         self._callables = callables
-        self._routes: dict[type[Event], tuple[Lane, ...]] = {}
+        self._routes: dict[type[Event], Route] = {}
         self._inbox: deque[Sequence[Effect]] = deque()
         self._called = False  # whether the event loop has been asked to take in, and has not yet
         self._ready: deque[Effect] = deque()
@@ -55,6 +64,8 @@ class Dispatcher:
         self._cohort = Cohort(self)
         self._cohorts: list[Cohort] = [self._cohort]
         self._submitted = self._routed = 0
+        self._progress: anyio.Event | None = None
+        """Set for whoever waits for what has been submitted to be routed."""
         self.unrouted: Counter[str] = Counter()
         """Events that no sink takes, by kind."""
 
@@ -77,7 +88,7 @@ class Dispatcher:
         # only asyncio's loop can be closed with tasks in it; trio's run ends with its last task
         self._is_closed = getattr(getattr(self.soon, "__self__", None), "is_closed", bool)
         self._arrival = anyio.Event()
-        self._progress = anyio.Event()
+        self._progress = None
         self._thread = threading.get_ident()
         self.take_in()
 
@@ -88,7 +99,7 @@ class Dispatcher:
         while self._ready:  # counted down by nobody else: an observer may come back to this place
             self._route_ready(1)
         if here:
-            self._progress.set()
+            self._tell_progress()
 
     @property
     def dead(self) -> bool:
@@ -125,12 +136,13 @@ class Dispatcher:
             if self._thread is not None:
                 self._arrival.set()
 
-    def join(self, effect: Effect) -> None:
+    def join(self, effect: Effect) -> Cohort:
         """From now on a flush waits for it."""
         cohort = effect.cohort
         if cohort is None or not cohort.awaited or cohort.owner is not self:
             effect.cohort = cohort = self._cohort
         cohort.join()
+        return cohort
 
     # --- through ----------------------------------------------------------------------------------
 
@@ -153,8 +165,12 @@ class Dispatcher:
             self.route(self._ready.popleft())
         self._routed += count
         if self._thread is not None:
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        if self._progress is not None:
             self._progress.set()
-            self._progress = anyio.Event()
+            self._progress = None
 
     def route(self, effect: Effect) -> None:
         """Offers it to every lane that takes it; it has joined a cohort, and leaves it to the lanes."""
@@ -162,54 +178,48 @@ class Dispatcher:
             if effect.event is None:
                 self._callables.offer(effect)
             else:
-                self._route_event(effect, depth=0, budget=[_FAN_OUT_EVENTS])
+                self._route_event(effect, effect.event)
         finally:
             assert effect.cohort is not None  # noqa: S101 - join() gave it one
             effect.cohort.leave()
 
-    def _route_event(self, effect: Effect, *, depth: int, budget: list[int]) -> None:
-        event = effect.event
-        assert event is not None  # noqa: S101 - only events come here
-        lanes = self.lanes_of(type(event))
-        for lane in lanes:
+    def _route_event(self, effect: Effect, event: Event) -> None:
+        route = self.route_of(type(event))
+        for lane in route.lanes:
             lane.offer(effect, held=effect.held)
-        if _fans_out(type(event)):
-            self._fan_out(effect, event, depth=depth, budget=budget)
-        elif not lanes:
+        if route.fans_out:
+            for each in further(effect):
+                each.cohort, each.held, each.replayed = effect.cohort, effect.held, effect.replayed
+                assert each.event is not None  # noqa: S101 - events stand for events
+                self._route_event(each, each.event)
+        elif not route.lanes:
             self._count_unrouted(event, effect)
 
-    def _fan_out(self, effect: Effect, event: Event, *, depth: int, budget: list[int]) -> None:
-        try:
-            for further in event.effects():
-                budget[0] -= 1
-                _check_further(further, event, depth=depth, left=budget[0])
-                with_request = further if further.request is not None else further._with(request=event.request)  # noqa: SLF001 - ours
-                self._route_event(effect.with_event(with_request), depth=depth + 1, budget=budget)
-        except BaseException as error:
-            if must_go_on(error):
-                raise
-            _log.error(  # a user's method: contained, and shown
-                "%s: effects() failed, what it yielded before goes on: %s [event %s, request %s, after() at %s]%s",
-                event.kind,
-                summary_of(error),
-                event.id,
-                effect.request_id or "-",
-                effect.call_site or "-",
-                indented_traceback(error),
-            )
+    def adopt(self, lane: Lane, segment: object, ids: array[int]) -> None:
+        """Gives a lane what has been found for it in the journal; a flush waits for it."""
+        self._cohort.join(len(ids))
+        lane.intake.adopt(segment, ids, self._cohort)
 
-    def lanes_of(self, event_type: type[Event]) -> tuple[Lane, ...]:
-        """The lanes that events of that class go to."""
-        if (lanes := self._routes.get(event_type)) is None:
+    def route_of(self, event_type: type[Event]) -> Route:
+        """The lanes that events of that class go to; found once."""
+        if (route := self._routes.get(event_type)) is None:
             lanes = tuple(
                 lane for name, lane in self._lanes.items() if takes(self._specs[name], lane.options, event_type)
             )
-            self._routes[event_type] = lanes
-        return lanes
+            durable = tuple(lane for lane in lanes if lane.intake.durable)
+            route = self._routes[event_type] = Route(
+                lanes=lanes,
+                durable=durable,
+                names=tuple(lane.name for lane in durable),
+                screens=any(lane.intake.filters for lane in durable),
+                fans_out=fans_out(event_type),
+            )
+        return route
 
     def within_reach(self, event_type: type[Event]) -> Collection[Lane]:
         """The lanes that events of that class, and what they stand for, may go to."""
-        return self._lanes.values() if _fans_out(event_type) else self.lanes_of(event_type)
+        route = self.route_of(event_type)
+        return self._lanes.values() if route.fans_out else route.lanes
 
     def _count_unrouted(self, event: Event, effect: Effect) -> None:
         self.unrouted[event.kind] += 1
@@ -257,20 +267,6 @@ class Dispatcher:
         """Returns when all that has been submitted is in its lanes."""
         goal = self._submitted
         while self._routed < goal:
+            if self._progress is None:
+                self._progress = anyio.Event()
             await self._progress.wait()
-
-
-def _fans_out(event_type: type[Event]) -> bool:
-    return event_type.effects is not Event.effects
-
-
-def _check_further(further: object, event: Event, *, depth: int, left: int) -> None:
-    if not isinstance(further, Event):
-        msg = f"{event.kind}: effects() yields events, not {type(further).__qualname__}"
-        raise FanOutError(msg)
-    if depth >= _FAN_OUT_DEPTH or left < 0:
-        msg = (
-            f"{event.kind}: effects() goes on without end: more than {_FAN_OUT_DEPTH} levels deep "
-            f"or {_FAN_OUT_EVENTS} events"
-        )
-        raise FanOutError(msg)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from sidefx.cohort import Cohort
+    from sidefx.entry import Entry
     from sidefx.events import Event
     from sidefx.request import RequestInfo
     from sidefx.tracing import Origin
@@ -25,17 +26,22 @@ class Effect:
 
     __slots__ = (
         "args",
+        "attempts",
         "awaitable",
         "call",
         "cohort",
         "context",
+        "entry",
         "event",
+        "further",
         "held",
         "name",
         "origin",
         "replayed",
         "request",
+        "screened",
         "site",
+        "size",
         "timeout",
         "when",
     )
@@ -65,6 +71,16 @@ class Effect:
         self.site = site
         self.request = request
         self.cohort: Cohort | None = None
+        self.entry: Entry | None = None
+        """Its place in the journal, where it is kept there."""
+        self.further: list[Effect] | None = None
+        """What its event stands for, where that has been asked for already."""
+        self.attempts = 0
+        """How often its sink had been called before the process that called it ended."""
+        self.screened: dict[str, str | None] | None = None
+        """What lanes' filters have said already, by sink: why it is dropped, or None."""
+        self.size: int | None = None
+        """Bytes of the event's JSON, where it has been written."""
         self.origin: Origin = None
         """The span in which it was scheduled, where the app traces."""
         self.replayed = False
@@ -108,6 +124,11 @@ class Effect:
             request=self.request,
         )
         other.cohort = self.cohort
+        if event is self.event or event.id == self.event.id:  # type: ignore[union-attr]  # of an event
+            other.entry = self.entry
+            other.attempts = self.attempts
+        if event is self.event:
+            other.size = self.size
         other.origin = self.origin
         other.held = self.held
         other.replayed = self.replayed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -18,27 +19,32 @@ import anyio.lowlevel
 from sidefx import process
 from sidefx.background import BackgroundTask, asyncio_loop
 from sidefx.callables import Callables
-from sidefx.dead_letters import DeadLetters
+from sidefx.dead_letters import LettersInMemory
 from sidefx.dispatch import Dispatcher
+from sidefx.effect import Effect
 from sidefx.errors import NotRunningError, SidefxError, SinkStartError
+from sidefx.gate import Gate
 from sidefx.home import Home, open_all
 from sidefx.hosting import AsyncioHost
+from sidefx.keeping import keeping_for
 from sidefx.lanes import Lane
-from sidefx.options import SinkOptions
+from sidefx.options import JournalOptions, SinkOptions
 from sidefx.problems import ConfigError
 from sidefx.report import Reporter, indented_traceback, summary_of
 from sidefx.routes import check_routes
 from sidefx.scope import Scope, announce, enter_scope, running_effect, withdraw
 from sidefx.stats import SinkStats, snapshot
 from sidefx.threads import DaemonThreads
+from sidefx.tracing import span_here
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from uuid import UUID
 
     from anyio.abc import TaskGroup
 
-    from sidefx.effect import Effect
+    from sidefx.dead_letters import DeadLetters
     from sidefx.options import RuntimeOptions
     from sidefx.settled import Observer
 
@@ -56,14 +62,17 @@ class Engine:
         name: str,
         sinks: Mapping[str, object],
         sink_options: Mapping[str, SinkOptions],
+        *,
         options: RuntimeOptions,
         observers: Sequence[Observer],
+        journal: JournalOptions | None = None,
     ) -> None:
         self.name = name
         self.options = options
         self._sinks = sinks
         self._sink_options = sink_options
         self._observers = observers
+        self._journal_options = journal
         self._make()
 
     def _make(self) -> None:
@@ -72,7 +81,11 @@ class Engine:
         specs = {name: home.spec for name, home in self.homes.items()}
         if problems := check_routes(specs, self._sink_options):
             raise ConfigError(problems)
-        self.dead_letters = DeadLetters(per_sink=self.options.dead_letters)
+        self._keeping = keeping_for(self.name, self.homes, self._sink_options, self._journal_options)
+        self.journal = None if self._keeping is None else self._keeping.journal
+        self.dead_letters: DeadLetters = (
+            LettersInMemory(per_sink=self.options.dead_letters) if self.journal is None else self.journal.letters
+        )
         self._reporter = Reporter(self.dead_letters, self._observers)
         self.lanes = {
             name: Lane(
@@ -81,6 +94,7 @@ class Engine:
                 self._sink_options.get(name, SinkOptions()),
                 self._reporter,
                 batch=spec.batch,
+                archive=self.journal,
             )
             for name, spec in specs.items()
         }
@@ -92,6 +106,7 @@ class Engine:
             before_settling=lambda: self.dispatcher.take_in(),  # noqa: PLW0108 - the dispatcher is yet to come
         )
         self.dispatcher = Dispatcher(self.lanes, specs, self.callables)
+        self._gate = None if self.journal is None else Gate(self.journal, self.dispatcher)
         self._main_task: BackgroundTask | None = None
         self._accepting = False
         self._giving_up = threading.RLock()
@@ -117,6 +132,11 @@ class Engine:
     def accepting(self) -> bool:
         """Whether effects may be released to it: from its start to the end of its drain."""
         return self._accepting and not self.dispatcher.dead
+
+    @property
+    def gate(self) -> Gate | None:
+        """Where effects are taken down before what answers them goes on; None where nothing is journaled."""
+        return self._gate
 
     @property
     def busy(self) -> bool:
@@ -218,6 +238,8 @@ class Engine:
             async with AsyncioHost(DaemonThreads()) as host, anyio.create_task_group() as homes:
                 closing = anyio.Event()
                 try:
+                    if self._keeping is not None:
+                        await self._keeping.open(self._take_found)
                     with self._opening:
                         await open_all(
                             self.homes,
@@ -236,12 +258,14 @@ class Engine:
                     self._fail(error)
                 finally:
                     closing.set()
+                    if self._keeping is not None:
+                        await self._keeping.close()
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
         finally:
             self._main_task = None
             process.ended(self)
-            self._give_up()
+            self._give_up(closing=True)
             self._reporter.ended()
             self._started.set()
             if self.at_end is not None:
@@ -257,6 +281,7 @@ class Engine:
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._open_lanes(self._tasks)
+                self._take_found()
                 self._started.set()
                 await self._stopping.wait()
                 self.callables.close()
@@ -266,6 +291,12 @@ class Engine:
             withdraw(self)
             self._give_up()
 
+    def _take_found(self) -> None:
+        """Gives the lanes what the journal has for them."""
+        while self._accepting and self._keeping is not None and (found := self._keeping.found()) is not None:
+            segment, sink, ids = found
+            self.dispatcher.adopt(self.lanes[sink], segment, ids)
+
     def _open_lanes(self, tasks: TaskGroup) -> None:
         self.dispatcher.open()
         self.callables.open(tasks)
@@ -273,6 +304,8 @@ class Engine:
             lane.open()
             for _ in range(lane.options.concurrency):
                 tasks.start_soon(lane.run, name=f"sidefx lane {lane.name}")
+            if self.journal is not None:
+                tasks.start_soon(lane.intake.refill, name=f"sidefx lane {lane.name} reads the journal")
         tasks.start_soon(self.dispatcher.run, name="sidefx dispatcher")
         self._tidings = anyio.Event()
         tasks.start_soon(self._settle_when_told, name="sidefx settles")
@@ -292,7 +325,7 @@ class Engine:
         """The interpreter exits: drains and stops it where its event loop can still run, and lists what is left."""
         if (loop := self._loop) is None or loop.is_closed():
             self.callables.close()
-            self._give_up()
+            self._give_up(closing=True)
             return
         while self.running:
             try:
@@ -329,13 +362,21 @@ class Engine:
             while self._told:
                 self._told.pop()()
 
-    def _give_up(self) -> None:
-        """Nothing runs any more: what is left, and what came from a thread meanwhile, is dropped and listed."""
+    def _give_up(self, *, closing: bool = False) -> None:
+        """Nothing runs any more: what is left, and what came from a thread meanwhile, is dropped and listed.
+
+        `closing` says that nothing will: the journal is closed as well, and what is in it stays there.
+        """
         with self._giving_up:
             self.dispatcher.close()
             for lane in self.lanes.values():
                 lane.abandon()
             self.callables.abandon()
+            if self.journal is not None and closing:
+                self.journal.close()
+                for lane in self.lanes.values():
+                    lane.abandon()
+                    lane.intake.lose_coming()
             self._reporter.list_left_over()
 
     # --- what the runtime shows, and asks ---------------------------------------------------------
@@ -356,13 +397,14 @@ class Engine:
     def release(self, effects: Sequence[Effect]) -> None:
         """Starts what may start, in order. Safe from any thread; never blocks, never raises."""
         if self.dispatcher.dead:
-            _log.error("%r: %d effect(s) are lost: its event loop was closed and it never stopped", self, len(effects))
-            for effect in effects:
+            lost = [effect for effect in effects if effect.entry is None]
+            _log.error("%r: %d effect(s) are lost: its event loop was closed and it never stopped", self, len(lost))
+            for effect in lost:
                 effect.discard()
             return
         self.dispatcher.submit(effects)
         if not self.running:  # a request that outlived the runtime
-            self._give_up()
+            self._give_up(closing=True)
 
     async def hold(self, effects: Sequence[Effect]) -> None:
         """Keeps a finished request until the lanes that its effects went to have room (`when_full = "block"`)."""
@@ -377,6 +419,28 @@ class Engine:
             for lane in self.dispatcher.within_reach(type(effect.event)):
                 if lane.blocks:
                     await lane.room()
+
+    async def replay(self, *, sink: str | None, kind: str | None, ids: Collection[UUID] | None, to: str | None) -> int:
+        """As `SideEffects.replay`."""
+        if self._keeping is not None:
+            return await self._keeping.replay(sink=sink, kind=kind, ids=ids, to=to)
+        assert isinstance(self.dead_letters, LettersInMemory)  # noqa: S101 - there is no journal
+        replayed: Counter[str] = Counter()
+        for letter in self.dead_letters.take(sink=sink, kind=kind, ids=ids):
+            lane = self.lanes[to or letter.sink]
+            if lane.full:
+                self.dead_letters.add(letter)
+                continue
+            replayed[lane.name] += 1
+            effect = Effect(event=letter.event, request=None if letter.event is None else letter.event.request)
+            effect.replayed = True
+            effect.origin = span_here()
+            cohort = self.dispatcher.join(effect)
+            lane.offer(effect, held=True)
+            cohort.leave()
+        for name in replayed:
+            await self.lanes[name].room()
+        return replayed.total()
 
     def open_scope(self) -> Scope:
         """A scope that is over already: what it is given is released at once, to this runtime."""

@@ -25,6 +25,10 @@ class SinkStartError(SidefxError):
     """A sink could not be opened, so the runtime did not start."""
 
 
+class JournalError(SidefxError):
+    """The journal's directory cannot be used, or its disk has failed; the message says which, and what to do."""
+
+
 class SinkContractError(SidefxError, TypeError):
     """An object given as a sink is none: what it lacks, and how to mend it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ImportString, PositiveFloat, PositiveInt, model_validator
@@ -80,8 +81,8 @@ class RateLimit(_Options):
 class SinkOptions(_Options):
     """How the lane of one sink works. Durations are in seconds."""
 
-    delivery: Literal["memory"] = "memory"
-    """`memory`: at most once; a crash loses what is queued."""
+    delivery: Literal["memory", "journal"] = "memory"
+    """`memory`: at most once; a crash loses what is queued. `journal`: at least once; on disk before the response."""
     events: tuple[str, ...] | None = None
     """Kinds, or patterns such as `order.*`. None: every kind that the sink accepts."""
     timeout: PositiveFloat = 10.0
@@ -124,6 +125,23 @@ class CallableOptions(_Options):
     """Seconds, unless `after(..., timeout=...)` says otherwise."""
     max_queued: PositiveInt = 10_000
     """Beyond it the newest is dropped, counted."""
+
+
+class JournalOptions(_Options):
+    """Where and how events of `delivery = "journal"` are kept on disk."""
+
+    path: Path = Path(".sidefx/journal")
+    """A directory on a local disk, for the processes of one app; relative to the working directory."""
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """`NORMAL` does not wait for the disk: a power cut may lose events whose response was seen; a crash does not."""
+    ack: Literal["commit", "background"] = "commit"
+    """`background`: responses do not wait for the commit; a crash loses what was scheduled in the last milliseconds."""
+    on_failure: Literal["degrade", "refuse"] = "degrade"
+    """When the disk fails: `degrade` keeps events in memory, with an alarm; `refuse` answers requests with 503."""
+    timeout: PositiveFloat = 5.0
+    """Seconds that a response waits for the disk; then the journal has failed."""
+    max_bytes: Annotated[int, Field(ge=1_000_000)] | None = None
+    """Of one process's file of events, in bytes; one that is full has failed. None: as much as the disk holds."""
 
 
 class RuntimeOptions(_Options):

@@ -9,13 +9,14 @@ import traceback
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sidefx.dead_letters import DeadLetter, DeadLetters
+from sidefx.dead_letters import DeadLetter, LettersInMemory
 from sidefx.errors import SidefxError
 from sidefx.settled import CALLABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from sidefx.dead_letters import DeadLetters
     from sidefx.settled import Observer, Settled
 
 _log = logging.getLogger("sidefx")
@@ -90,16 +91,19 @@ class Reporter:
         self._observers = tuple(observers)
         self._drops: dict[tuple[str, str], tuple[float, int]] = {}
         self._left_over: Counter[tuple[str, str]] = Counter()
+        self._kept: dict[str, int] = {}
 
     @property
     def observes(self) -> bool:
         """Whether anybody wants to hear of what went well."""
         return bool(self._observers)
 
-    def report(self, settled: Settled, *, with_traceback: bool = False) -> None:
-        """Shows the record wherever it belongs; raises nothing."""
+    def report(
+        self, settled: Settled, *, with_traceback: bool = False, then: Callable[[], object] | None = None
+    ) -> None:
+        """Shows the record wherever it belongs, and calls `then` once its dead letter is safe; raises nothing."""
         if settled.result in {"rejected", "expired"}:
-            self._bury(settled)
+            self._bury(settled, then)
         try:
             self._log_end(settled, with_traceback=with_traceback)
         except Exception as error:  # noqa: BLE001 - a handler or filter of the app's log
@@ -146,6 +150,15 @@ class Reporter:
             _log.error("%d effect(s) were not finished at shutdown and are lost: %s", self._left_over.total(), listing)
             self._left_over.clear()
 
+    def kept(self, sink: str, count: int) -> None:
+        """The runtime has stopped with so many events of that lane in the journal."""
+        if self._kept.get(sink) == count:
+            return
+        self._kept[sink] = count
+        _log.warning(
+            "sinks.%s: %d event(s) stay in the journal; a running process, or the next one, takes them", sink, count
+        )
+
     def fault(self, sink: str, error: BaseException) -> None:
         """Something of ours has failed in that lane, which goes on; raises nothing."""
         _show_failure(f"{_place(sink)}: sidefx itself", error)
@@ -153,8 +166,9 @@ class Reporter:
     def ended(self) -> None:
         """The runtime has stopped, and what was in memory ends with it."""
         self.list_left_over()
-        if self.dead_letters:
+        if isinstance(self.dead_letters, LettersInMemory) and self.dead_letters:
             _log.warning("%d dead letter(s) were in memory only and end with this process", len(self.dead_letters))
+        self._kept.clear()
 
     def _log_end(self, settled: Settled, *, with_traceback: bool) -> None:
         if settled.result in {"rejected", "expired"}:
@@ -196,8 +210,10 @@ class Reporter:
             _whereabouts(settled),
         )
 
-    def _bury(self, settled: Settled) -> None:
+    def _bury(self, settled: Settled, then: Callable[[], object] | None) -> None:
         if settled.event is None:  # a function cannot be written down
+            if then is not None:
+                then()
             return
         self.dead_letters.add(
             DeadLetter(
@@ -209,5 +225,6 @@ class Reporter:
                 attempts=settled.attempts,
                 call_site=settled.call_site,
                 request_id=settled.request_id,
-            )
+            ),
+            then,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
@@ -15,7 +14,8 @@ from sidefx.engine import Engine
 from sidefx.errors import NotRunningError, SidefxError
 from sidefx.events import Event
 from sidefx.loop_thread import LoopThread
-from sidefx.options import RuntimeOptions, SinkOptions
+from sidefx.options import JournalOptions, RuntimeOptions, SinkOptions
+from sidefx.problems import nearest
 from sidefx.scope import Scope, current_scope, enter_scope, running_effect
 from sidefx.sink import is_async_callable
 from sidefx.stats import Health, Stats
@@ -48,6 +48,7 @@ class SideEffects:
         sinks: sinks by name; see `sidefx.sink` for what a sink is.
         options: how the lane of each works; a sink without an entry has the defaults.
         runtime: settings of the whole.
+        journal: where events of `delivery = "journal"` are kept; by default `.sidefx/journal`, where a sink has it.
         observers: plain functions, called with each `Settled` record.
         name: what messages call this runtime.
 
@@ -63,6 +64,7 @@ class SideEffects:
         options: Mapping[str, SinkOptions] | None = None,
         *,
         runtime: RuntimeOptions | None = None,
+        journal: JournalOptions | None = None,
         observers: Iterable[Observer] = (),
         name: str = "sidefx",
     ) -> None:
@@ -72,7 +74,9 @@ class SideEffects:
         if wrong := [observer for observer in observers if is_async_callable(observer)]:
             msg = f"an observer is a plain function, called on the event loop; {describe(wrong[0])} is asynchronous"
             raise TypeError(msg)
-        self.engine = Engine(name, dict(sinks or {}), dict(options or {}), self.options, observers)
+        self.engine = Engine(
+            name, dict(sinks or {}), dict(options or {}), options=self.options, observers=observers, journal=journal
+        )
         """What runs; for adapters."""
         self._thread: LoopThread | None = None
         self._scope_before: Scope | None = None
@@ -92,14 +96,21 @@ class SideEffects:
 
         path = config_path(path)
         config = load(path)
-        return cls(config.sinks, config.options, runtime=config.runtime, observers=observers, name=path)
+        return cls(
+            config.sinks,
+            config.options,
+            runtime=config.runtime,
+            journal=config.journal,
+            observers=observers,
+            name=path,
+        )
 
     def __repr__(self) -> str:
         return repr(self.engine)
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """What sinks have given up on, kept in memory: a bounded number for each sink."""
+        """What sinks have given up on: in memory, a bounded number for each sink, or, with a journal, on disk."""
         return self.engine.dead_letters
 
     # --- life cycle -------------------------------------------------------------------------------
@@ -193,7 +204,7 @@ class SideEffects:
         return ScopeBlock(self.engine, name)
 
     async def emit(self, event: Event) -> None:
-        """Queues the event now, without waiting for a response; returns when it is queued.
+        """Queues the event now, without waiting for a response; returns when it is queued, or, in a journal, on disk.
 
         Where a lane with `when_full = "block"` is full, it waits for room.
 
@@ -212,7 +223,14 @@ class SideEffects:
         if (scope := current_scope()) is not None:
             effect.bind(scope.request)
         effect.held = True
-        self.engine.dispatcher.join(effect)
+        cohort = self.engine.dispatcher.join(effect)  # first: a flush that comes meanwhile waits for it
+        if self.engine.gate is not None:
+            try:
+                await self.engine.gate.secured([effect])
+            except BaseException:
+                self.engine.gate.void([effect])
+                cohort.leave()
+                raise
         self.engine.dispatcher.route(effect)
         await self.engine.room(effect)
 
@@ -261,31 +279,28 @@ class SideEffects:
         return bound
 
     async def replay(
-        self, *, sink: str | None = None, kind: str | None = None, ids: Collection[UUID] | None = None
+        self,
+        *,
+        sink: str | None = None,
+        kind: str | None = None,
+        ids: Collection[UUID] | None = None,
+        to: str | None = None,
     ) -> int:
-        """Sends dead letters that match all that is given to their sinks again, and says how many.
+        """Sends dead letters that match all that is given to their sinks again, or to the sink `to`; says how many.
 
-        Each leaves the dead letters; where it fails again, it comes back. Where a lane is full, the rest stays.
+        Each leaves the dead letters; where it fails again, it comes back. Where a lane is full, the rest stays; with a
+        journal, it waits there.
 
         Raises:
             NotRunningError: the runtime is not running.
+            JournalError: the journal's disk has failed.
+            ValueError: there is no sink `to`.
         """
         self.engine.check_here("replay()")
-        replayed: Counter[str] = Counter()
-        for letter in self.dead_letters.take(sink=sink, kind=kind, ids=ids):
-            if self.engine.lanes[letter.sink].full:
-                self.dead_letters.add(letter)
-                continue
-            replayed[letter.sink] += 1
-            effect = Effect(event=letter.event, request=letter.event.request)
-            effect.replayed = True
-            effect.origin = span_here()
-            self.engine.dispatcher.join(effect)
-            self.engine.lanes[letter.sink].offer(effect, held=True)
-            effect.cohort.leave()  # type: ignore[union-attr]  # join() gave it one
-        for name in replayed:
-            await self.engine.lanes[name].room()
-        return replayed.total()
+        if to is not None and to not in self.engine.lanes:
+            msg = f"replay(to={to!r}): no sink has that name; {nearest(to, self.engine.lanes)}"
+            raise ValueError(msg)
+        return await self.engine.replay(sink=sink, kind=kind, ids=ids, to=to)
 
     def stats(self) -> Stats:
         """Counts of every lane, at this moment."""
@@ -293,19 +308,22 @@ class SideEffects:
             sinks=self.engine.sink_stats(),
             callables=self.engine.callable_stats(),
             unrouted=dict(self.engine.dispatcher.unrouted),
-            dead_letters=dict(Counter(letter.sink for letter in self.dead_letters)),
+            dead_letters=dict(self.dead_letters.counts()),
             abandoned_threads=self.engine.callables.abandoned_threads
             + sum(home.abandoned_threads for home in self.engine.homes.values()),
+            journal=None if self.engine.journal is None else self.engine.journal.stats(),
         )
 
     def health(self) -> Health:
-        """`degraded` where a breaker is not closed or there are dead letters of the last five minutes."""
+        """`degraded` where a breaker is not closed, the journal fails, or there are dead letters of five minutes."""
         reasons = [
             f"sinks.{name}: breaker {sink.breaker}"
             for name, sink in self.engine.sink_stats().items()
             if sink.breaker != "closed"
         ]
         since = datetime.now(UTC) - _RECENT
-        recent = Counter(letter.sink for letter in self.dead_letters if letter.at > since)
+        if self.engine.journal is not None:
+            reasons += self.engine.journal.problems()
+        recent = self.dead_letters.counts(since)
         reasons += [f"sinks.{name}: {count} dead letter(s) in the last 5 minutes" for name, count in recent.items()]
         return Health("degraded" if reasons else "ok", tuple(reasons))

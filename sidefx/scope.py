@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
@@ -24,12 +25,33 @@ if TYPE_CHECKING:
 _WHEN = frozenset(get_args(When))
 
 
+class Barrier(Protocol):
+    """Where events are taken down before what answers them goes on."""
+
+    async def secured(self, effects: Sequence[Effect], *, refusable: bool = False) -> bool:
+        """Returns when they are on disk, or cannot be; False where the response, not begun yet, is to be refused."""
+        ...
+
+    def secured_blocking(self, effects: Sequence[Effect], *, refusable: bool = False) -> bool:
+        """The same, for a thread without event loop."""
+        ...
+
+    def void(self, effects: Sequence[Effect]) -> None:
+        """These were taken down, and are not to happen."""
+        ...
+
+
 class Releaser(Protocol):
     """What a scope hands its effects to: a runtime."""
 
     @property
     def accepting(self) -> bool:
         """Whether effects may still be released to it: from its start to the end of its drain."""
+        ...
+
+    @property
+    def gate(self) -> Barrier | None:
+        """Where effects are taken down before what answers them goes on; None where nothing is journaled."""
         ...
 
     def release(self, effects: Sequence[Effect]) -> None:
@@ -53,6 +75,7 @@ class Scope:
 
     __slots__ = (
         "_closed",
+        "_fresh",
         "_make_request",
         "_making",
         "_process",
@@ -60,6 +83,7 @@ class Scope:
         "_runtime",
         "_succeeded",
         "_waiting",
+        "gate",
         "name",
     )
 
@@ -76,15 +100,18 @@ class Scope:
         self._request = request
         self._make_request = make_request
         self._waiting: deque[Effect] = deque()
+        self._fresh: deque[Effect] = deque()
+        self.gate = None if _recorders else runtime.gate
+        """Where its effects are taken down before what answers it goes on; None where nothing is journaled."""
         self._closed = False
         self._succeeded = True
         self._making = threading.Lock()
-        self._process = os.getpid()
+        self._process = _process
 
     @property
     def inherited(self) -> bool:
         """Whether this is a forked child, and the scope its parent's: nothing added here would ever be released."""
-        return self._process != os.getpid()
+        return self._process is not _process
 
     @property
     def request(self) -> RequestInfo | None:
@@ -113,8 +140,43 @@ class Scope:
             msg = f"after({effect.label}): the runtime of this scope has ended its drain and takes no more effects"
             raise NotRunningError(msg)
         self._waiting.append(effect)
+        if self.gate is not None and effect.event is not None and not self._closed:
+            self._fresh.append(effect)
         if self._closed:  # looked at after appending: whoever closes meanwhile finds it there, or we do
             self._let_through()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there are events that no gate has seen."""
+        return bool(self._fresh)
+
+    def take_fresh(self, *, succeeding: bool) -> list[Effect]:
+        """Events that no gate has seen, and that will happen if the work goes on as it looks."""
+        fresh: list[Effect] = []
+        with suppress(IndexError):  # another thread, or task, takes them as well
+            while self._fresh:
+                fresh.append(self._fresh.popleft())
+        return [effect for effect in fresh if effect.when == "always" or (effect.when == "success") is succeeding]
+
+    def unsecured(self, *, succeeded: bool) -> list[Effect]:
+        """The events that are about to be let through, and are in no journal yet."""
+        if self.inherited:
+            return []
+        return [
+            effect
+            for effect in tuple(self._waiting)  # other threads may add to it meanwhile
+            if effect.event is not None
+            and effect.entry is None
+            and (effect.when == "always" or (effect.when == "success") is succeeded)
+        ]
+
+    def drop(self, effects: Sequence[Effect]) -> None:
+        """These are not to happen: the response that they were for has been refused."""
+        for effect in effects:
+            with suppress(ValueError):
+                self._waiting.remove(effect)
+        if self.gate is not None:
+            self.gate.void(effects)
 
     def close(self, *, succeeded: bool = True, held: bool = False) -> list[Effect]:
         """The work is over: lets through what its outcome allows, in order, and returns that.
@@ -127,20 +189,23 @@ class Scope:
 
     def _let_through(self, *, held: bool = False) -> list[Effect]:
         effects: list[Effect] = []
-        while True:
+        voided: list[Effect] = []
+        inherited = self.inherited
+        while self._waiting:
             try:
                 effect = self._waiting.popleft()
-            except IndexError:
+            except IndexError:  # another thread lets them through as well
                 break
-            if (
-                self._process != os.getpid()
-            ):  # a forked child leaves it with the scope: they are the parent's to release
+            if inherited:  # a forked child leaves it with the scope: they are the parent's to release
                 continue
             if effect.when == "always" or (effect.when == "success") is self._succeeded:
                 effect.held = held
                 effects.append(effect)
             else:
                 effect.discard()
+                voided.append(effect)
+        if voided and self.gate is not None:
+            self.gate.void(voided)
         if effects:
             release(self._runtime, effects)
         return effects
@@ -149,6 +214,18 @@ class Scope:
 _current: ContextVar[Scope | None] = ContextVar("sidefx_scope", default=None)
 running_effect: ContextVar[Effect | None] = ContextVar("sidefx_effect", default=None)
 """The callable that is running in this context, if any."""
+
+_process = object()
+"""This process: a forked child has another one."""
+
+
+def _in_forked_child() -> None:
+    global _process  # noqa: PLW0603 - there is one process
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 _running: list[Releaser] = []
 _recorders: list[Recorder] = []
@@ -262,7 +339,8 @@ def after(
 
 def _effect_of(effect: object, args: tuple[Any, ...], when: When, name: str | None, timeout: float | None) -> Effect:
     try:
-        _check(effect, args, when, timeout)
+        _check_options(when, timeout)
+        _check(effect, args)
     except (TypeError, ValueError):
         if inspect.iscoroutine(effect):
             effect.close()
@@ -275,13 +353,18 @@ def _effect_of(effect: object, args: tuple[Any, ...], when: When, name: str | No
     return Effect(awaitable=effect, context=context, when=when, name=name, timeout=timeout)  # type: ignore[arg-type]  # checked: it is awaitable
 
 
-def _check(effect: object, args: tuple[Any, ...], when: str, timeout: float | None) -> None:
+def _check_options(when: str, timeout: float | None) -> None:
     if when not in _WHEN:
         msg = f"after(when={when!r}): when is one of 'always', 'success' and 'error'"
         raise ValueError(msg)
     if timeout is not None and not 0 < timeout < math.inf:
         msg = f"after(timeout={timeout!r}): timeout is a number of seconds above 0"
         raise ValueError(msg)
+
+
+def _check(effect: object, args: tuple[Any, ...]) -> None:
+    if isinstance(effect, Event) and not args:
+        return
     if isinstance(effect, type) and issubclass(effect, Event):
         name = effect.__qualname__
         msg = f"after() takes an instance of {name}, not the class; write after({name}(...))"
@@ -326,6 +409,7 @@ class _Nobody:
     """Stands where only a recorder listens."""
 
     accepting = False
+    gate = None
 
     def release(self, effects: Sequence[Effect]) -> None:
         raise NotImplementedError

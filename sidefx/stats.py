@@ -41,6 +41,24 @@ class SinkStats:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalStats:
+    """The journal of this process."""
+
+    state: Literal["ok", "failing"]
+    """`failing`: new events of `delivery = "journal"` are in memory only, or refused."""
+    reason: str
+    """Why it fails; empty where it does not."""
+    committed: int
+    """Events that were written to disk."""
+    degraded: int
+    """Events that were in memory only, for the disk had failed."""
+    refused: int
+    """Requests that were answered with 503, for the disk had failed."""
+    segments: int
+    """Files that this process owns: its own, and those of processes that have ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A snapshot of every lane; `print(stats)` shows it as a table."""
 
@@ -50,9 +68,11 @@ class Stats:
     unrouted: Mapping[str, int] = field(default_factory=dict)
     """Events that no sink takes, by kind."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
-    """Kept in memory, by sink."""
+    """By sink: in memory, or, with a journal, of all processes that share it."""
     abandoned_threads: int = 0
     """Synchronous calls past their deadline that still run."""
+    journal: JournalStats | None = None
+    """None where no sink's delivery is "journal"."""
 
     def __str__(self) -> str:
         rows = [_COLUMNS, *(_row(name, sink) for name, sink in self.sinks.items())]
@@ -67,6 +87,10 @@ class Stats:
             lines.append("no sink takes: " + ", ".join(f"{kind} × {count}" for kind, count in self.unrouted.items()))
         if self.dead_letters:
             lines.append("dead letters: " + ", ".join(f"{sink} × {count}" for sink, count in self.dead_letters.items()))
+        if (journal := self.journal) is not None:
+            counts = [f"{journal.committed} committed", f"{journal.degraded} degraded", f"{journal.refused} refused"]
+            why = f" ({journal.reason})" if journal.reason else ""
+            lines.append(f"journal: {journal.state}{why}, {', '.join(counts)}, {journal.segments} segment(s)")
         return "\n".join(line.rstrip() for line in lines)
 
 

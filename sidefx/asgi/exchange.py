@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sidefx.asgi.snapshot import request_info, route_of
 from sidefx.errors import ResponseOverError
+from sidefx.gate import Passage
 from sidefx.scope import Scope, running_effect
 from sidefx.verdict import caused_by, verdict
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sidefx.request import Outcome, RequestInfo
 
 _SWITCHING_PROTOCOLS = 101
+_REFUSAL = b"Service Unavailable"
 
 
 class Exchange:
@@ -25,6 +27,7 @@ class Exchange:
         self.scope = Scope(engine, make_request=self._request_info)
         if not isinstance(scope["headers"], (list, tuple)):  # any iterable will do: the app would use it up
             scope["headers"] = [tuple(pair) for pair in scope["headers"]]
+        self._passage = None if engine.gate is None or self.scope.gate is None else Passage(self.scope, engine.gate)
         self._asgi_scope = scope
         self._path = scope["path"]
         self._root_path = scope.get("root_path", "")
@@ -38,6 +41,7 @@ class Exchange:
         self.complete = False
         """Whether the last message of the response has passed."""
         self._over = False
+        self._refused = False
         self._disconnected = False
         self._send_errors: tuple[OSError, ...] = ()
         self._outcome: Outcome = "unknown"
@@ -58,6 +62,11 @@ class Exchange:
         if self._over and running_effect.get() is not None:
             msg = "an effect tried to send a part of the response, which is over; effects cannot change it"
             raise ResponseOverError(msg)
+        if self._passage is not None and not await self._may_pass(self._passage, message):
+            return
+        await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
         before = self.complete, self._status
         try:
             final = self._observe(message)
@@ -78,6 +87,35 @@ class Exchange:
         finally:
             if final:
                 self._ended = time.perf_counter()
+
+    async def secure_rest(self, *, succeeded: bool) -> None:
+        """Takes down what is left, where the server is yet to answer in the app's place."""
+        if self._passage is not None and not self.complete:
+            await self._passage.secured(self._passage.rest(succeeded=succeeded))
+
+    async def _may_pass(self, passage: Passage, message: Message) -> bool:
+        """Returns when the events that were scheduled ahead of the message are on disk; False where it is refused."""
+        if self._refused:
+            return False
+        status = _status_of(message) if self._status is None else self._status
+        fails_by_status = self._asgi_scope["type"] == "http"
+        starts = fails_by_status and self._status is None
+        effects = passage.ahead(status if fails_by_status else None, starts=starts and status is not None)
+        if not effects:
+            return True
+        if status is not None and self.scope.request is not None:
+            # what a crash leaves of the response is what the journal has of it
+            self.scope.request._complete(route=route_of(self._asgi_scope, self._root_path), status=status)  # noqa: SLF001
+        if not await passage.secured(effects, refusable=starts) and not self._refused:
+            await self._refuse()
+        return not self._refused
+
+    async def _refuse(self) -> None:
+        """The journal has failed, and is to be relied on: nothing of the app's own response is sent."""
+        self._refused = True
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_REFUSAL))]
+        await self._pass({"type": "http.response.start", "status": 503, "headers": headers})
+        await self._pass({"type": "http.response.body", "body": _REFUSAL})
 
     def _observe(self, message: Message) -> bool:
         """Takes down what the message says; True where it ends the response."""
@@ -129,3 +167,12 @@ class Exchange:
         if self._over:
             self._fill_in(info)
         return info
+
+
+def _status_of(message: Message) -> int | None:
+    """The status where the message starts a response with one."""
+    try:
+        starts = message["type"] in {"http.response.start", "websocket.http.response.start"}
+        return int(message["status"]) if starts else None  # some servers take text
+    except Exception:  # noqa: BLE001 - it is no message of ASGI, and the server is the one to say so
+        return None

@@ -90,10 +90,14 @@ class SideEffectsMiddleware:
         # where the app raised before its response was whole, the server answers once this has unwound: do not wait
         answered = isinstance(error, Exception) and exchange.complete
         waits = error is None or (answered and caretaker is not None)
-        if waits and caretaker is not None:
-            await caretaker.revive()
-        released = exchange.scope.close(succeeded=succeeded, held=waits)
-        self._requests.discard(exchange)
+        try:
+            if error is None or isinstance(error, Exception):
+                await exchange.secure_rest(succeeded=succeeded)
+            if waits and caretaker is not None:
+                await caretaker.revive()
+        finally:  # also where the server does not let it wait
+            released = exchange.scope.close(succeeded=succeeded, held=waits)
+            self._requests.discard(exchange)
         if waits and released:
             await (caretaker or effects.engine).hold(released)
 

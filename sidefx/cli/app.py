@@ -9,15 +9,18 @@ from pathlib import Path
 import click
 
 from sidefx.cli.check import check
+from sidefx.cli.dead import dead
+from sidefx.cli.group import InOrder
+from sidefx.cli.journal import journal
 from sidefx.cli.schema import schema
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("sidefx"), prog_name="sidefx")
 @click.option("--config", metavar="PATH", help="The configuration file. Default: SIDEFX_CONFIG, else ./sidefx.toml.")
 @click.pass_context
 def app(context: click.Context, config: str | None) -> None:
-    """Side effects after the response: look after their configuration.
+    """Side effects after the response: look after their configuration, their journal and their dead letters.
 
     Exit codes: 0 all is well, 1 a problem was found, 2 wrong usage or configuration.
     """
@@ -27,5 +30,5 @@ def app(context: click.Context, config: str | None) -> None:
         sys.path.insert(0, here)
 
 
-app.add_command(check)
-app.add_command(schema)
+for _command in (check, journal, dead, schema):
+    app.add_command(_command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import click
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidefx.cli.connect import Answer, ask
+from sidefx.cli.output import line, print_problems
 from sidefx.config import Config, ConfigError, config_path, load
 from sidefx.events import kinds
 from sidefx.problems import printable
@@ -45,7 +46,7 @@ def check(config: str | None, path: str | None, *, connect: bool, as_json: bool)
     try:
         loaded = load(source)
     except ConfigError as error:
-        _print_problems(error, as_json=as_json)
+        print_problems(error.problems, as_json=as_json)
         sys.exit(2)
     routes = _routes(loaded)
     if as_json:
@@ -64,24 +65,11 @@ def _routes(config: Config) -> dict[str, list[str]]:
     return {kind: [name for name in taken if kind in taken[name]] for kind in sorted(kinds())}
 
 
-def _print_problems(error: ConfigError, *, as_json: bool) -> None:
-    if as_json:
-        for problem in error.problems:
-            _line("problem", path=problem.path, reason=problem.reason, suggestion=problem.suggestion)
-        return
-    for problem in error.problems:
-        click.echo(str(problem), err=True)
-
-
 def _print_json(config: Config, routes: dict[str, list[str]]) -> None:
     for name, options in config.options.items():
-        _line("sink", name=name, type=config.types[name], options=json.loads(options.model_dump_json()))
+        line("sink", name=name, type=config.types[name], options=json.loads(options.model_dump_json()))
     for kind, names in routes.items():
-        _line("route", event=kind, sinks=names)
-
-
-def _line(record: str, **values: Any) -> None:
-    click.echo(json.dumps({"record": record, **values}))
+        line("route", event=kind, sinks=names)
 
 
 def _print_tables(source: str, config: Config, routes: dict[str, list[str]]) -> None:
@@ -128,7 +116,7 @@ def _batch(options: BatchOptions) -> str:
 def _print_answers(answers: list[Answer], *, as_json: bool) -> None:
     if as_json:
         for answer in answers:
-            _line("connection", sink=answer.sink, status=answer.status, reason=answer.reason)
+            line("connection", sink=answer.sink, status=answer.status, reason=answer.reason)
         return
     table = _table("sink", "answer", "reason")
     for answer in answers:

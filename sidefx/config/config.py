@@ -11,14 +11,14 @@ from sidefx.config.sinks import Draft, draft_sink
 from sidefx.config.sources import Tree, merged
 from sidefx.config.substitution import substitute
 from sidefx.config.tables import validate
-from sidefx.options import RuntimeOptions
+from sidefx.options import JournalOptions, RuntimeOptions
 from sidefx.problems import ConfigError, Problem, dotted, nearest
 from sidefx.routes import check_routes
 
 if TYPE_CHECKING:
     from sidefx.options import SinkOptions
 
-TABLES = ("runtime", "sinks")
+TABLES = ("runtime", "journal", "sinks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ class Config:
     """Their types, as the file has them."""
     options: dict[str, SinkOptions]
     runtime: RuntimeOptions
+    journal: JournalOptions | None = None
+    """None where the file has no such table: then it is made where a sink's delivery asks for it."""
 
 
 def config_path(path: str | os.PathLike[str] | None = None) -> str:
@@ -51,6 +53,10 @@ def load(path: str | os.PathLike[str]) -> Config:
     resolved, unset = substitute(tree)
     spoilt = {problem.path for problem in unset}
     runtime, problems = validate(RuntimeOptions, _table(resolved, "runtime"), ("runtime",))
+    journal: JournalOptions | None = None
+    if "journal" in resolved:
+        journal, more = validate(JournalOptions, _table(resolved, "journal"), ("journal",))
+        problems += more
     drafts = [draft_sink(name, table, spoilt) for name, table in _table(resolved, "sinks").items()]
     problems += [problem for draft in drafts for problem in draft.problems]
     problems += [*_check_tables(resolved), *_routes(drafts)]
@@ -63,7 +69,27 @@ def load(path: str | os.PathLike[str]) -> Config:
         types={draft.name: draft.type for draft in drafts},
         options={draft.name: draft.options for draft in drafts},
         runtime=runtime,
+        journal=journal,
     )
+
+
+def load_journal(path: str | os.PathLike[str]) -> tuple[JournalOptions, tuple[str, ...]]:
+    """The journal's options, and the names of the sinks, in the same file; whatever else is in it is not looked at.
+
+    Imports nothing and makes no sink: the journal can be looked after where a sink's library or password is missing.
+
+    Raises:
+        ConfigError: the file cannot be read, or its `[journal]` has mistakes.
+    """
+    file = Path(path)
+    tree = merged(file)
+    resolved, problems = substitute({"journal": tree.get("journal", {})})
+    options, more = validate(JournalOptions, _table(resolved, "journal"), ("journal",))
+    spoilt = {problem.path for problem in problems}
+    problems = [*problems, *_check_tables(resolved), *(problem for problem in more if problem.path not in spoilt)]
+    if problems or options is None:
+        raise ConfigError(problems, source=str(file))
+    return options, tuple(_table(tree, "sinks"))
 
 
 def _table(tree: Tree, name: str) -> dict[str, Any]:
@@ -75,15 +101,13 @@ def _check_tables(tree: Tree) -> list[Problem]:
     problems = []
     for name, value in tree.items():
         path = dotted((name,))
-        if name == "journal":
-            problems.append(Problem(path, "the journal is not available in this version", "remove this table"))
-        elif name not in TABLES:
+        if name not in TABLES:
             problems.append(
                 Problem(path, "unknown table" if isinstance(value, dict) else "unknown key", nearest(name, TABLES))
             )
         elif not isinstance(value, dict):
             problems.append(
-                Problem(path, "has to be a table", f"write [{name}]" if name == "runtime" else "write [sinks.NAME]")
+                Problem(path, "has to be a table", "write [sinks.NAME]" if name == "sinks" else f"write [{name}]")
             )
     return problems
 

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from sidefx.config.settings import settings_model
 from sidefx.config.sinks import SINK_NAME
 from sidefx.errors import SidefxError
-from sidefx.options import RuntimeOptions, SinkOptions
+from sidefx.options import JournalOptions, RuntimeOptions, SinkOptions
 from sidefx.plugins import SinkType, find, published
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _ANNOTATIONS = ("title", "description", "default", "examples")
 def json_schema() -> Schema:
     """The schema, with the settings of every sink type that is installed here and can be imported."""
     types = dict(_installed())
-    models: list[type[BaseModel]] = [RuntimeOptions, SinkOptions, *types.values()]
+    models: list[type[BaseModel]] = [RuntimeOptions, JournalOptions, SinkOptions, *types.values()]
     found, shared = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     definitions = {name: _as_written(definition) for name, definition in shared["$defs"].items()}
     definitions["RateLimit"] = {"anyOf": [_RATE, definitions["RateLimit"]]}
@@ -47,6 +47,7 @@ def json_schema() -> Schema:
     sinks = [_sink(name, taken(model), lane) for name, model in types.items()]
     tables = {
         "runtime": taken(RuntimeOptions),
+        "journal": taken(JournalOptions),
         "sinks": {
             "type": "object",
             "title": "Sinks",

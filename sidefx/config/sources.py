@@ -77,6 +77,7 @@ def merged(path: Path) -> Tree:
         )
 
         runtime: SkipValidation[dict[str, Any]] = {}
+        journal: SkipValidation[dict[str, Any]] = {}
         sinks: SkipValidation[dict[str, dict[str, Any]]] = {}
 
         @classmethod

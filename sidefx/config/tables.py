@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 Path = tuple[str | int, ...]
 
-_UNAVAILABLE = {"journal", "outbox", "engine"}
+_UNAVAILABLE = {"outbox", "engine"}
 
 
 def validate(
@@ -120,7 +120,7 @@ def _explained(model: type[BaseModel], table: Mapping[str, Any], place: Path, de
             str(place[-1]), [name for annotation in level for name in names(annotation, aliases=True)]
         )
     if place == ("delivery",) and (level_name := table["delivery"]) in _UNAVAILABLE:
-        return f"delivery '{level_name}' is not available in this version", "use 'memory'"
+        return f"delivery '{level_name}' is not available in this version", "use 'memory' or 'journal'"
     return detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "), ""
 
 

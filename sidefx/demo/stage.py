@@ -66,6 +66,7 @@ async def staged(config: Path, listener: socket.socket, folder: Path) -> AsyncIt
     with listen() as to_collector, listen() as to_mailbox:
         database = folder / "audit.db"
         os.environ["SIDEFX_DEMO_AUDIT_URL"] = f"sqlite:///{database}"
+        os.environ["SIDEFX_DEMO_JOURNAL"] = str(folder / "journal")
         os.environ["SIDEFX_DEMO_COLLECTOR_URL"] = f"http://{address(to_collector)}"
         os.environ["SIDEFX_DEMO_SMTP_PORT"] = str(to_mailbox.getsockname()[1])
         os.environ.setdefault(

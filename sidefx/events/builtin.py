@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 def _identifier(value: object) -> Any:
+    if value is None or type(value) is str:
+        return value
     return str(value) if isinstance(value, (int, UUID)) and not isinstance(value, bool) else value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import UUID
 
@@ -42,7 +43,7 @@ class Event(BaseModel):
 
     id: UUID = Field(default_factory=uuid7)
     """UUIDv7; the same through every retry and replay, so that receivers can drop duplicates."""
-    at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    at: AwareDatetime = Field(default_factory=partial(datetime.now, UTC))
     """When it happened, in UTC."""
     request: RequestInfo | None = None
     """The request under which `after()` was called; filled in by `after()`."""

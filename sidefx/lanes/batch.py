@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidefx.effect import Effect
-    from sidefx.events import Event
     from sidefx.lanes.buffer import Buffer
     from sidefx.options import BatchOptions
 
@@ -40,6 +39,7 @@ class Batcher:
         self._carried_over: tuple[Effect, int] | None = None
         self._one_at_a_time = anyio.Lock()
         self._arrival = anyio.Event()
+        self._awake = False
         self._hurry = 0
 
     def __len__(self) -> int:
@@ -48,7 +48,9 @@ class Batcher:
 
     def wake(self) -> None:
         """Something is in the buffer, or there is no time to linger."""
-        self._arrival.set()
+        if not self._awake:
+            self._awake = True
+            self._arrival.set()
 
     def hurry(self) -> None:
         """From now on no batch lingers; undone by `relax`."""
@@ -89,9 +91,12 @@ class Batcher:
         return batch
 
     async def _arrive(self, until: float | None) -> None:
-        self._arrival = anyio.Event()
-        with anyio.CancelScope(deadline=float("inf") if until is None else until):
+        self._arrival, self._awake = anyio.Event(), False
+        if until is None:
             await self._arrival.wait()
+        else:
+            with anyio.CancelScope(deadline=until):
+                await self._arrival.wait()
 
     def _fill(self) -> bool:
         """Moves what fits from the buffer into the batch; True where that closes it."""
@@ -99,6 +104,12 @@ class Batcher:
             if (next_ := self._take()) is None:
                 return False
             effect, size = next_
+            if effect.attempts:  # it was under way when a process ended: alone, it can only harm itself
+                if self._batch:
+                    self._carried_over = effect, size
+                else:
+                    self._batch.append(effect)
+                return True
             if self._batch and self._options.max_bytes is not None and self._bytes + size > self._options.max_bytes:
                 self._carried_over = effect, size
                 return True
@@ -113,14 +124,15 @@ class Batcher:
         while len(self._buffer):
             effect = self._buffer.take()
             try:
-                return effect, self._measure(effect.event) if self._measures else 0  # type: ignore[arg-type]  # lanes carry events
+                return effect, self._measure(effect) if self._measures else 0
             except Unfit as finding:
                 self._reject(effect, str(finding))
         return None
 
-    def _measure(self, event: Event) -> int:
+    def _measure(self, effect: Effect) -> int:
+        event: Any = effect.event
         try:
-            size = len(type(event).__pydantic_serializer__.to_json(event, warnings=False))
+            size = effect.size or len(type(event).__pydantic_serializer__.to_json(event, warnings=False))
         except Exception as error:  # a serializer is a user's code: what it raises must not end the lane
             msg = f"cannot be written as JSON: {type(error).__name__}"
             raise Unfit(msg) from error

@@ -43,13 +43,16 @@ class Buffer:
         """Adds it, and returns what had to be dropped for it: the effect itself, an older one or None."""
         if len(self._queue) >= self._max:
             if self._when_full == "drop_oldest":
-                oldest = self._queue.popleft()
                 self._queue.append(effect)
-                return oldest
+                return self._oldest()
             if self._when_full == "drop_newest" or (not held and len(self._queue) >= 2 * self._max):
                 return effect
         self._queue.append(effect)
         return None
+
+    def _oldest(self) -> Effect:
+        """Removes what has to make room."""
+        return self._queue.popleft()
 
     def take(self) -> Effect:
         """Removes and returns the oldest."""

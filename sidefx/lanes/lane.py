@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from sidefx.background import clock_here
 from sidefx.cancellation import must_go_on
 from sidefx.errors import AttemptTimeout, PartialError, PermanentError, SidefxError
 from sidefx.lanes.batch import Batcher
 from sidefx.lanes.breaker import Breaker
-from sidefx.lanes.buffer import Buffer
-from sidefx.lanes.filter import Filter
+from sidefx.lanes.intake import Intake
 from sidefx.lanes.ledger import Ledger
 from sidefx.lanes.rate import RateLimiter
-from sidefx.lanes.redact import Redactor
 from sidefx.lanes.retry import pause_after
 from sidefx.report import one_line, summary_of
 from sidefx.settled import Settled
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sidefx.effect import Effect
+    from sidefx.lanes.window import Archive
     from sidefx.options import SinkOptions
     from sidefx.report import Reporter
     from sidefx.settled import Result
@@ -51,6 +52,7 @@ class Lane:
         reporter: Reporter,
         *,
         batch: bool,
+        archive: Archive | None = None,
     ) -> None:
         self.name = name
         self.options = options
@@ -59,9 +61,8 @@ class Lane:
         self._deliver = deliver
         self._takes_batches = batch
         self._reporter = reporter
-        self._filter = Filter(predicate=options.filter, sample=options.sample)
-        self._redact = Redactor(options.redact) if options.redact else None
-        self._originals: dict[Effect, Effect] = {}
+        self.intake = Intake(name, options, self, reporter, archive)
+        self.offer = self.intake.offer
         self._failing = False
         self._traced = False
         self.open()
@@ -69,9 +70,10 @@ class Lane:
     def open(self) -> None:
         """Readies what belongs to one event loop; the counts go on from where they were."""
         batch = self.options.batch if self._takes_batches else self.options.batch.model_copy(update={"max_events": 1})
-        self._buffer = Buffer(self.options.buffer)
+        self._now = clock_here()
+        self.intake.open()
         self._batcher = Batcher(
-            self._buffer,
+            self.intake.buffer,
             batch,
             max_event_bytes=self.options.max_event_bytes,
             reject=self._reject_unfit,
@@ -82,47 +84,21 @@ class Lane:
     @property
     def queued(self) -> int:
         """Events that wait."""
-        return len(self._buffer) + len(self._batcher)
+        return self.intake.queued + len(self._batcher)
 
     @property
     def blocks(self) -> bool:
         """Whether whoever releases events to it is to wait for `room()`."""
-        return self._buffer.blocks
+        return self.intake.buffer.blocks
 
     @property
     def full(self) -> bool:
         """Whether its buffer would drop something for one more event."""
-        return self._buffer.full
+        return self.intake.buffer.full
 
     async def room(self) -> None:
         """Returns once its buffer is within its bound."""
-        await self._buffer.room()
-
-    def offer(self, effect: Effect, *, held: bool = False) -> None:
-        """Accepts an event; `held` says that somebody then waits for `room()`. Raises nothing."""
-        self.ledger.accepted += 1
-        if effect.cohort is not None:
-            effect.cohort.join()
-        reason, refusal, shown = None, None, True
-        try:
-            reason = None if self._filter.passes_all else self._filter.reason_to_drop(_event(effect))
-        except BaseException as error:  # noqa: BLE001 - a user's predicate; what it raises is shown below
-            refusal = error
-        try:
-            effect = self._redacted(effect)
-        except BaseException as error:  # noqa: BLE001 - a field that cannot be masked, or a user's class
-            refusal, shown = error, False
-        if refusal is not None:
-            self._refuse(effect, refusal, show_event=shown)
-            return
-        if reason is not None:
-            self._settle([effect], "dropped", reason)
-            return
-        dropped = self._buffer.put(effect, held=held)
-        if dropped is not None:
-            self._settle([dropped], "dropped", "full")
-        if dropped is not effect:
-            self._batcher.wake()
+        await self.intake.buffer.room()
 
     async def run(self) -> None:
         """Carries events until it is cancelled; `options.concurrency` of these run side by side."""
@@ -141,25 +117,49 @@ class Lane:
             batcher.relax()
 
     def abandon(self) -> None:
-        """The runtime ends: what has not been carried is dropped, counted."""
-        if effects := self._batcher.leftovers():
-            self._settle(effects, "dropped", "shutdown")
+        """The runtime ends: what has not been carried stays in the journal, or is dropped, counted."""
+        self.intake.abandon(self._batcher.leftovers())
+
+    # --- what its intake calls ----------------------------------------------------------------------
+
+    def arrived(self) -> None:
+        """Something waits."""
+        self._batcher.wake()
+
+    def drop(self, effects: Sequence[Effect], reason: str) -> None:
+        """These end here, for that reason."""
+        self._settle(effects, "dropped", reason)
+
+    def refuse(self, effect: Effect, error: BaseException, *, show_event: bool) -> None:
+        """Rejects what could not pass the filter or the redaction."""
+        if not self.intake.redacts:
+            self._settle([effect], "rejected", summary_of(error), error, show_event=show_event)
+        else:  # the error may quote what the sink's log lines must not show
+            reason = f"{type(error).__qualname__}: its text is withheld, for `redact` is set"
+            self._settle([effect], "rejected", reason, PermanentError(reason), show_event=show_event)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+
+    # --- from the first attempt to the end ------------------------------------------------------------
 
     async def _carry(self, batch: list[Effect]) -> None:
         """Attempts until every event of the batch has settled."""
         waiting = batch
         failures: dict[UUID, Exception] = {}
         self.ledger.in_flight += len(batch)
-        attempts = 0
-        started = anyio.current_time()
+        attempts = before = batch[0].attempts  # what has been attempted before a crash travels alone
+        started = self._now()
         try:
+            if attempts >= self.options.retry.attempts:
+                self._expire(waiting, failures, attempts, "the process ended during each attempt, or soon after it")
+                return
             while waiting:
-                until = self._expiry(waiting, started) if attempts else math.inf
+                until = self._expiry(waiting, started) if attempts > before else math.inf
                 if not await self._may_attempt(until):
                     self._expire(waiting, failures, attempts, "the deadline passed")
                     return
-                if attempts == 0:
-                    started = anyio.current_time()
+                if attempts == before:
+                    started = self._now()
                 else:
                     self.ledger.retried += len(waiting)
                 attempts += 1
@@ -178,7 +178,8 @@ class Lane:
             self.breaker.give_back()
             self._end(waiting, "rejected", f"sidefx itself failed: {summary_of(error)}", error, attempts)
         except BaseException:
-            self._end(waiting, "dropped", "shutdown", None, attempts)
+            self.ledger.in_flight -= len(waiting)
+            self.intake.leave(waiting)
             raise
 
     def _expiry(self, effects: list[Effect], started: float) -> float:
@@ -190,7 +191,7 @@ class Lane:
 
     async def _may_attempt(self, until: float) -> bool:
         """Waits for the rate limit and the breaker; False where that, or the pause before it, took too long."""
-        if anyio.current_time() >= until:  # a busy event loop ends a pause later than it was to end
+        if self._now() >= until:  # a busy event loop ends a pause later than it was to end
             return False
         if self._rate is None and self.breaker.state == "closed":
             return True
@@ -198,7 +199,7 @@ class Lane:
             while True:
                 # the breaker first: a place in the rate that passes while it is open would be used later, in a burst
                 probes = await self.breaker.admit()
-                if self._rate is not None and (wait := self._rate.reserve(anyio.current_time())) > 0:
+                if self._rate is not None and (wait := self._rate.reserve(self._now())) > 0:
                     try:
                         await anyio.sleep(wait)
                     except BaseException:
@@ -213,13 +214,18 @@ class Lane:
         self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int, started: float, pause: float
     ) -> list[Effect]:
         """Those that may be tried again after the pause; the others' deadline is over before that, so they expire."""
-        resumes = anyio.current_time() + pause
+        resumes = self._now() + pause
         late = [effect for effect in effects if started + self._deadline(effect) <= resumes]
         self._expire(late, failures, attempts, f"the deadline passes before the next attempt, in {pause:.1f} s")
         return [effect for effect in effects if effect not in late] if late else effects
 
     async def _attempt(self, effects: list[Effect], number: int, until: float) -> Exception | None:
         """Calls the sink once, bounded and in a span of its own, and returns what it raised."""
+        try:
+            await self.intake.lease(effects)
+        except BaseException:
+            self.breaker.give_back()
+            raise
         span = delivery_span(self.name, effects, number, batch=self._takes_batches)
         error: Exception | None = None
         reason = "shutdown"
@@ -231,7 +237,7 @@ class Lane:
         return error
 
     async def _call(self, effects: list[Effect], until: float) -> Exception | None:
-        started = anyio.current_time()
+        started = self._now()
         limit = min(self.options.timeout, until - started)
         payload = [_event(effect) for effect in effects] if self._takes_batches else _event(effects[0])
         try:
@@ -245,7 +251,7 @@ class Lane:
                 raise
             return SinkCancelledError(f"the sink raised {type(error).__name__}")
         finally:
-            self.ledger.took(anyio.current_time() - started)
+            self.ledger.took(self._now() - started)
         return AttemptTimeout(f"no answer within {limit:g} s") if bounds.cancelled_caught else None
 
     def _sort_out(self, effects: list[Effect], failures: dict[UUID, Exception], attempts: int) -> list[Effect]:
@@ -293,7 +299,7 @@ class Lane:
         if not self._failing and attempts < self.options.retry.attempts:
             self._reporter.failing(self.name, error, attempts, self.options.retry.attempts)
             self._failing = True
-        if self.breaker.fail(anyio.current_time()):
+        if self.breaker.fail(self._now()):
             self._reporter.opened(self.name, self.options.breaker.reset, error)
 
     def _end(
@@ -314,6 +320,9 @@ class Lane:
     ) -> None:
         self.ledger.settle(result, reason, len(effects))
         given_up = result in {"rejected", "expired"}
+        held = self.intake.held(effects)
+        if held and not given_up:
+            self.intake.settle(held)
         for effect in effects:
             if result != "delivered" or self._reporter.observes:
                 self._reporter.report(
@@ -329,8 +338,9 @@ class Lane:
                         request_id=effect.request_id,
                     ),
                     with_traceback=given_up and not (self._failing or self._traced),
+                    then=partial(self.intake.settle, [effect]) if held else None,
                 )
-            original = self._originals.pop(effect, effect) if self._originals else effect
+            original = self.intake.original(effect)
             if given_up:
                 self._traced = True
                 self._failing = self._failing or result == "expired"  # a refusal is an answer: the sink works
@@ -339,30 +349,8 @@ class Lane:
             if effect.cohort is not None:
                 effect.cohort.leave()
 
-    def _refuse(self, effect: Effect, error: BaseException, *, show_event: bool) -> None:
-        """Rejects what could not pass the filter or the redaction."""
-        if self._redact is None:
-            self._settle([effect], "rejected", summary_of(error), error, show_event=show_event)
-        else:  # the error may quote what the sink's log lines must not show
-            reason = f"{type(error).__qualname__}: its text is withheld, for `redact` is set"
-            self._settle([effect], "rejected", reason, PermanentError(reason), show_event=show_event)
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-
     def _reject_unfit(self, effect: Effect, reason: str) -> None:
         self._settle([effect], "rejected", reason, PermanentError(reason))
-
-    def _redacted(self, effect: Effect) -> Effect:
-        if self._redact is None:
-            return effect
-        event = _event(effect)
-        masked = self._redact(event)
-        if masked is event:
-            return effect
-        copy = effect.with_event(masked)
-        if self.fallback is not None:  # it has a redaction of its own, and starts from the whole event
-            self._originals[copy] = effect
-        return copy
 
 
 def _event(effect: Effect) -> Any:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
 from sidefx.events import Event
 
@@ -37,6 +38,16 @@ class Redactor:
         for path in self._paths:
             event = _masked(event, path)
         return event
+
+    def text(self, text: bytes) -> bytes | None:
+        """The same of an event's JSON that this process cannot read as an event; None where it is no JSON either."""
+        try:
+            value = from_json(text)
+        except ValueError:
+            return None
+        for path in self._paths:
+            value = _masked(value, path)
+        return to_json(value)
 
 
 def _masked(value: Any, path: list[str]) -> Any:

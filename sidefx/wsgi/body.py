@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sidefx.scope import enter_scope, is_recording
+from sidefx.wsgi.exchange import REFUSAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import WSGIEnvironment
 
     from sidefx.wsgi.exchange import Exchange
+
+_END: Any = object()
 
 
 def observed(exchange: Exchange, iterable: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
@@ -21,6 +24,10 @@ def observed(exchange: Exchange, iterable: Iterable[bytes], environ: WSGIEnviron
     A file in the server's own wrapper stays one, so that the server sends it as fast as it can, and
     only a body that has a length has one afterwards: servers make a `Content-Length` of it.
     """
+    if exchange.refused:
+        return RefusedBody(exchange, iterable)
+    if exchange.started:
+        exchange.secure()
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(iterable, wrapper) and _observe_closing(exchange, iterable):
         return iterable
@@ -33,7 +40,8 @@ class Body:
     def __init__(self, exchange: Exchange, iterable: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._iterable = iterable
-        self._iterator: Iterator[bytes] | None = None
+        self._iterator: Iterator[Any] | None = None
+        self._refusing = False
 
     def __iter__(self) -> Self:
         return self
@@ -44,16 +52,20 @@ class Body:
         try:
             if self._iterator is None:
                 self._iterator = iter(self._iterable)
-            data = next(self._iterator)
-        except StopIteration:
-            exchange.exhausted()
-            self._look_at_recording()
-            raise
+            data = next(self._iterator, _END)
+            exchange.secure()
         except BaseException as error:
             exchange.raised(error)
+            exchange.secure_rest(error)
             raise
         finally:
             enter_scope(before)
+        if exchange.refused and not self._refusing:  # with its first step at the latest an app begins its response
+            data, self._iterator, self._refusing = REFUSAL, iter(()), True
+        if data is _END:
+            exchange.exhausted()
+            self._look_at_recording()
+            raise StopIteration
         self._passes(data)
         return data
 
@@ -76,6 +88,14 @@ class Body:
         """A test client may never close what it has read, and its test looks at what was scheduled."""
         if self._exchange.taken and is_recording():
             self._exchange.end()
+
+
+class RefusedBody(Body):
+    """What is sent in place of the app's body, which is closed, and not asked for anything."""
+
+    def __init__(self, exchange: Exchange, iterable: Iterable[bytes]) -> None:
+        super().__init__(exchange, iterable)
+        self._iterator = iter(())
 
 
 class SizedBody(Body):

@@ -7,19 +7,23 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sidefx.gate import Passage
 from sidefx.scope import Scope
 from sidefx.verdict import caused_by, verdict
 from sidefx.wsgi.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+    from sidefx.effect import Effect
     from sidefx.engine import Engine
 
 _log = logging.getLogger("sidefx.wsgi")
 
 _WITHOUT_BODY = {204, 304}
+REFUSAL = b"Service Unavailable"
+"""The body in place of the app's own where the journal has failed."""
 
 
 class Exchange:
@@ -35,6 +39,7 @@ class Exchange:
     def __init__(self, engine: Engine, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self._snapshot = Snapshot(environ)
         self.scope = Scope(engine, make_request=self._snapshot.request_info)
+        self._passage = None if engine.gate is None or self.scope.gate is None else Passage(self.scope, engine.gate)
         self._start_response = start_response
         self._write: Callable[[bytes], object] | None = None
         self._write_errors: tuple[BaseException, ...] = ()
@@ -47,6 +52,8 @@ class Exchange:
         self._exhausted = False
         self._unobserved = False
         self._raised = False
+        self.refused = False
+        """Whether the journal has failed, and the response is a 503 in place of the app's own."""
         self._over = False
 
     # --- what the app calls -----------------------------------------------------------------------
@@ -55,13 +62,14 @@ class Exchange:
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
         """Passes on what the app says; what the server refuses has not been said."""
+        if self.refused or not self._may_start(_number(status)):
+            return self.write
         try:
             rest = () if exc_info is None else (exc_info,)
             self._write = self._start_response(status, headers, *rest)
         finally:
             del exc_info  # its traceback would hold this frame, and this frame the traceback
-        code = status.partition(" ")[0]
-        self._status = int(code) if code.isdecimal() else None
+        self._status = _number(status)
         lengths = [value for name, value in headers if name.lower() == "content-length" and value.isdecimal()]
         self._length = int(lengths[-1]) if lengths else None
         self._snapshot.find_route()
@@ -70,6 +78,9 @@ class Exchange:
     def write(self, data: bytes) -> object:
         """The imperative way to send a part of the body."""
         assert self._write is not None  # noqa: S101 - start_response has handed this method out
+        if self.refused:
+            return None
+        self.secure()
         try:
             written = self._write(data)
         except Exception as error:
@@ -78,6 +89,40 @@ class Exchange:
             raise
         self.passed(data)
         return written
+
+    @property
+    def started(self) -> bool:
+        """Whether the app has begun its response."""
+        return self._status is not None
+
+    def secure(self) -> None:
+        """Returns when the events that were scheduled so far are on disk, before more of the response goes out."""
+        if self._passage is not None and (effects := self._passage.ahead(self._status)):
+            self._secured(self._passage, effects, self._status)
+
+    def secure_rest(self, error: BaseException) -> None:
+        """The same, where the app has raised and the server answers in its place."""
+        if self._passage is not None and isinstance(error, Exception):
+            self._passage.secured_blocking(self._passage.rest(succeeded=False))
+
+    def _may_start(self, status: int | None) -> bool:
+        """The same before the response begins; False where it is refused: nothing of the app's own is sent then."""
+        if self._passage is None or not (effects := self._passage.ahead(status, starts=True)):
+            return True
+        if self._secured(self._passage, effects, status, refusable=not self.started):
+            return True
+        self.refused = True
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]
+        self._write = self._start_response("503 Service Unavailable", headers)
+        self._status, self._length = 503, len(REFUSAL)
+        return False
+
+    def _secured(
+        self, passage: Passage, effects: Sequence[Effect], status: int | None, *, refusable: bool = False
+    ) -> bool:
+        if status is not None and self.scope.request is not None:
+            self.scope.request._complete(status=status)  # noqa: SLF001 - what a crash leaves of the response
+        return passage.secured_blocking(effects, refusable=refusable)
 
     # --- what becomes of the response -------------------------------------------------------------
 
@@ -158,3 +203,8 @@ class Exchange:
 def _tells_of_a_disconnect(error: Exception) -> bool:
     """Whether that is how a server says that nobody listens: waitress has an exception of its own for it."""
     return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnected"
+
+
+def _number(status: str) -> int | None:
+    code = status.partition(" ")[0]
+    return int(code) if code.isdecimal() else None

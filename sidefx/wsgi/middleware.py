@@ -75,7 +75,10 @@ class SideEffectsMiddleware:
             iterable = self.app(environ, exchange.start_response)
         except BaseException as error:
             exchange.raised(error)
-            exchange.end()
+            try:
+                exchange.secure_rest(error)
+            finally:
+                exchange.end()
             raise
         finally:
             enter_scope(before)

@@ -18,6 +18,7 @@ EVERYWHERE = [
     *("X01", "X02", "X03", "X04", "X05"),
     *("S01", "S02", "S06", "S07", "S12", "S13"),
     *("D03", "D04"),
+    *("J01", "J09"),
 ]
 """The lines that a server could break; a server's end by a signal (D01, D02) is tested in processes of their own."""
 

@@ -17,6 +17,7 @@ from sidefx import (
     AuditEvent,
     ConfigError,
     Event,
+    JournalOptions,
     RetryOptions,
     RuntimeOptions,
     SideEffects,
@@ -230,7 +231,7 @@ def test_every_mistake_in_one_go(mistakes: Callable[[str], dict[str, str]]) -> N
         type = "{HERE}:record"
     """)
     assert found == {
-        "tracing": "unknown key; known: runtime, sinks",
+        "tracing": "unknown key; known: journal, runtime, sinks",
         "runtme": "unknown table; did you mean 'runtime'?",
         "runtime.drain_timeout": "Input should be greater than 0",
         "runtime.callables.concurency": "unknown key; did you mean 'concurrency'?",
@@ -261,11 +262,10 @@ def test_every_mistake_in_one_go(mistakes: Callable[[str], dict[str, str]]) -> N
 @pytest.mark.parametrize(
     ("text", "path", "line"),
     [
-        ("[journal]", "journal", "the journal is not available in this version; remove this table"),
         (
-            f'[sinks.a]\n{SLACK}delivery = "journal"',
+            f'[sinks.a]\n{SLACK}delivery = "outbox"',
             "sinks.a.delivery",
-            "delivery 'journal' is not available in this version; use 'memory'",
+            "delivery 'outbox' is not available in this version; use 'memory' or 'journal'",
         ),
         (f'[sinks.a]\n{SLACK}delivery = "disk"', "sinks.a.delivery", "Input should be 'memory'"),
         ("sinks = 3", "sinks", "has to be a table; write [sinks.NAME]"),
@@ -477,7 +477,7 @@ def test_reading_a_file_is_what_loads_the_reader() -> None:
 
 
 def test_the_example_in_the_project_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`config.example.toml` has no mistakes, and shows every option of a lane and of the runtime."""
+    """`config.example.toml` has no mistakes, and shows every option of a lane, the runtime and the journal."""
     for name in [name for name in os.environ if name.startswith("SIDEFX_")]:
         monkeypatch.delenv(name)
     example = Path(__file__).parents[2] / "config.example.toml"
@@ -486,17 +486,27 @@ def test_the_example_in_the_project_is_right(monkeypatch: pytest.MonkeyPatch) ->
     text = example.read_text(encoding="utf-8")
     assert [name for name in SinkOptions.model_fields if f"\n{name} = " not in text.replace("\n# ", "\n")] == []
     assert [name for name in type(config.runtime).model_fields if f"\n{name} = " not in text] == []
+    _, _, journal = text.replace("\n# ", "\n").partition("\n[journal]\n")
+    journal, _, _ = journal.partition("\n\n")
+    assert [name for name in JournalOptions.model_fields if f"\n{name} = " not in f"\n{journal}"] == []
 
 
-def test_every_option_is_described() -> None:
-    """`docs/configuration.md` has a row, with the right default, for every option of a lane and of the runtime."""
-    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [("`[runtime]`", RuntimeOptions()), ("`[journal]`", JournalOptions()), ("`[sinks.NAME]`", SinkOptions())],
+    ids=["runtime", "journal", "sinks"],
+)
+def test_every_option_is_described(section: str, options: BaseModel) -> None:
+    """`docs/configuration.md` has a row, with the right default, for every option of the table."""
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    _, _, text = page.partition(f"\n## {section}\n")
+    text, _, _ = text.partition("\n## ")
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.+?) \|", text, flags=re.MULTILINE))
-    expected = {**_defaults(RuntimeOptions()), **_defaults(SinkOptions())}
+    expected = _defaults(options)
     assert rows.keys() == expected.keys()
     for name, default in expected.items():
         written = rows[name].strip("`")
-        if isinstance(default, (int, float, str)):
+        if isinstance(default, (int, float, str, Path)):
             assert written.strip('"') == str(default) or float(written.replace("_", "")) == default
         else:
             assert written in {"none", "no limit", "every kind that the sink accepts", "[]"}

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
-from sidefx import ConfigError, SideEffects, after
+from sidefx import AuditEvent, JournalOptions, SideEffects, SinkOptions, after
 
 pytestmark = pytest.mark.anyio
+
+CRASH = """
+import os, signal, sys
+import anyio
+from sidefx import AuditEvent, JournalOptions, SideEffects, SinkOptions, after, audit
+
+async def hang(event: AuditEvent) -> None:
+    await anyio.sleep_forever()
+
+async def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main() -> None:
+    options = {"audit": SinkOptions(delivery="journal")}
+    async with SideEffects({"audit": hang}, options, journal=JournalOptions(path=sys.argv[1])) as fx:
+        async with fx.scope():
+            after(audit("order.create"))
+            after(die)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+"""Schedules an event and a function, and is killed while both are under way."""
 
 
 async def test_a_function_is_called_once() -> None:
@@ -32,14 +58,21 @@ async def test_nothing_comes_back() -> None:
         assert after(lambda: "a result") is None  # type: ignore[func-returns-value]  # that is what is said
 
 
-def test_durability(tmp_path: Path) -> None:
-    """Only what can be lost in a crash belongs here."""
-    file = tmp_path / "sidefx.toml"
-    file.write_text('[sinks.log]\ntype = "log"\ndelivery = "journal"\n')
-    with pytest.raises(ConfigError, match=r"sinks\.log\.delivery"):
-        SideEffects.from_toml(file)
-    file.write_text('[sinks.log]\ntype = "log"\ndelivery = "memory"\n')
-    assert SideEffects.from_toml(file)
+async def test_durability(tmp_path: Path) -> None:
+    """A crash takes functions along, and no journaled event."""
+    journal = JournalOptions(path=tmp_path / "journal")
+    with anyio.fail_after(30):
+        killed = await anyio.run_process([sys.executable, "-c", CRASH, str(journal.path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    delivered: list[str] = []
+
+    async def record(event: AuditEvent) -> None:
+        delivered.append(event.action)
+
+    async with SideEffects({"audit": record}, {"audit": SinkOptions(delivery="journal")}, journal=journal) as fx:
+        await fx.flush(timeout=10)
+    assert delivered == ["order.create"]
+    assert fx.stats().callables.accepted == 0
 
 
 async def test_no_delay() -> None:

@@ -82,7 +82,11 @@ class Process:
 
     def end(self) -> int:
         """Waits until the process has ended by itself; its exit code."""
-        return self.popen.wait(PATIENCE)
+        try:
+            return self.popen.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            msg = f"it does not end within {PATIENCE:g} s: {self.printed}"
+            raise AssertionError(msg) from None
 
 
 @contextmanager

@@ -24,12 +24,26 @@ def tells(server: Process, process: int, what: str) -> None:
     eventually(lambda: (process, what) in [(line.process, line.what) for line in server.record.lines()], what)
 
 
+def every_worker_answers(server: Process) -> None:
+    """Waits for that: a worker of gunicorn that is told to quit as it begins does not hear of it, and is waited for."""
+    workers = 2 if server.kind == "gunicorn-preload" else 1
+    seen = set[bytes]()
+
+    def answer() -> bool:
+        reply, _ = server.get("/", Connection="close")
+        seen.add(reply.body.split()[0])
+        return len(seen) == workers
+
+    eventually(answer, f"{workers} workers")
+
+
 @pytest.mark.contract("D01", "S05")
 @pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_effects_and_what_they_schedule_are_done_before_the_process_ends(kind: str, how: str, tmp_path: Path) -> None:
     """What runs when the server is told to end, and all that it schedules, is done; then the process ends."""
     with serving(kind, APP, tmp_path) as server:
+        every_worker_answers(server)
         # closed by the server: gunicorn's gthread worker hangs where it is told to quit just as its client closes
         _, case = server.get("/nested", Connection="close")
         worker = server.record.has(case, "effect 2 runs").process
@@ -85,6 +99,7 @@ def test_an_open_request_is_finished_first(kind: str, tmp_path: Path) -> None:
 def test_what_is_left_at_the_deadline_is_cancelled_and_listed(kind: str, tmp_path: Path) -> None:
     """After `drain_timeout` the process ends and lists what it leaves; a hung sink keeps no other from its work."""
     with serving(kind, APP, tmp_path, DRAIN_TIMEOUT="0.5") as server:
+        every_worker_answers(server)
         _, case = server.get("/hang")
         server.record.has(case, "sink hangs", "hangs")
         server.terminate()
