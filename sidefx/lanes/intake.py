@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidefx.background import in_event_loop
@@ -186,17 +185,18 @@ class Intake:
                 window.coming[effect] = held
                 entry.commit.then(self._soon, lambda: self._come(window))
                 return
-            if entry.held:
-                self._place(window, effect, entry)
-                return
+            self._go_on(window, effect, entry, held=held)
+        else:
+            self._put(effect, held=held)
+
+    def _go_on(self, window: Window, effect: Effect, entry: Entry, *, held: bool) -> None:
+        """It has been written, and goes into memory, or, where that is full, waits on disk; or it could not be."""
+        if not entry.held:
             effect.entry = None
             if self._archive is not None:
                 self._archive.count_degraded(1, entry.commit.error)
-        self._put(effect, held=held)
-
-    def _place(self, window: Window, effect: Effect, entry: Entry) -> None:
-        """It is on disk: into memory, or, where that is full, to wait there."""
-        if window.has_no_room():
+            self._put(effect, held=held)
+        elif window.has_no_room():
             self._originals.pop(effect, None)
             window.shelve(entry.segment, (entry.id,), effect.cohort)
         else:
@@ -213,11 +213,16 @@ class Intake:
 
     def _come(self, window: Window) -> None:
         """Some have been written, or could not be: those go on that nothing is ahead of."""
-        coming, window.coming = window.coming, {}
-        ready = list(takewhile(_is_written, coming))
-        for effect in ready:
-            self._enqueue(effect, held=coming.pop(effect))
-        window.coming = coming | window.coming
+        while window.coming:
+            effect = next(iter(window.coming))
+            entry = effect.entry
+            if entry is not None and not entry.commit.done:
+                return
+            held = window.coming.pop(effect)
+            if entry is None:
+                self._put(effect, held=held)
+            else:
+                self._go_on(window, effect, entry, held=held)
 
     def original(self, effect: Effect) -> Effect:
         """What it was before redaction; asked once, as it leaves."""
@@ -279,10 +284,6 @@ class Intake:
         if self._options.fallback is not None:  # it has a redaction of its own, and starts from the whole event
             self._originals[copy] = effect
         return copy
-
-
-def _is_written(effect: Effect) -> bool:
-    return effect.entry is None or effect.entry.commit.done
 
 
 def _event(effect: Effect) -> Any:
