@@ -63,7 +63,9 @@ class _Nothing:
 def _served(delivery: Literal["memory", "journal"], **journal: Any) -> SideEffectsMiddleware:
     path = Path(os.environ.get(_DIRECTORY, "."), "-".join([delivery, *journal.values()]))
     options = SinkOptions(
-        delivery=delivery, batch=BatchOptions(max_events=500), buffer=BufferOptions(max_events=100_000)
+        delivery=delivery,
+        batch=BatchOptions(max_events=500, linger=0.05),  # as in config.example.toml
+        buffer=BufferOptions(max_events=100_000),
     )
     effects = SideEffects({"sink": _Nothing()}, {"sink": options}, journal=JournalOptions(path=path, **journal))
 

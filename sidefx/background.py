@@ -8,47 +8,14 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
 
-from sidefx.threads import soon_in_this_loop
+from sidefx.event_loop import asyncio_loop, runs_on_asyncio, soon_in_this_loop
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Awaitable, Callable, Coroutine
     from contextvars import Context
 
     from anyio.abc import TaskGroup
-
-
-def asyncio_loop() -> AbstractEventLoop | None:
-    """The running event loop where it is asyncio's, and runs a task; else None."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return None if asyncio is None or asyncio.current_task() is None else asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def runs_on_asyncio() -> bool:
-    """Whether the running event loop is asyncio's."""
-    return asyncio_loop() is not None
-
-
-def in_event_loop() -> bool:
-    """Whether this thread runs an event loop, which nothing here may stop."""
-    try:
-        anyio.lowlevel.current_token()
-    except RuntimeError:
-        return False
-    return True
-
-
-def clock_here() -> Callable[[], float]:
-    """What tells the time of the running event loop, in seconds, as `anyio.current_time()` does with more ado."""
-    if not in_event_loop():
-        return anyio.current_time
-    token: Any = anyio.lowlevel.current_token().native_token
-    return getattr(token, "time", anyio.current_time)  # asyncio's token is the loop
 
 
 def start_in(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sidefx.background import in_event_loop
 from sidefx.errors import NotRunningError
+from sidefx.event_loop import in_event_loop
 from sidefx.scope import Releaser, Scope, current_scope, enter_scope, is_recording
 
 if TYPE_CHECKING:

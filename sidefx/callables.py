@@ -10,6 +10,7 @@ import anyio
 
 from sidefx.background import start_in
 from sidefx.cancellation import must_go_on
+from sidefx.effect import CallEffect
 from sidefx.errors import AttemptTimeout
 from sidefx.lanes.ledger import Ledger
 from sidefx.report import summary_of
@@ -104,7 +105,8 @@ class Callables:
             return
         self._starting = effect = self._queue.popleft()
         self.ledger.in_flight += 1
-        assert effect.context is not None  # noqa: S101 - after() captured one for every callable
+        assert isinstance(effect, CallEffect)  # noqa: S101 - events go to lanes
+        assert effect.context is not None  # noqa: S101 - it starts once
         # let go of here: a context holds the effect that scheduled this one, and that one's context the one before it
         context, effect.context = effect.context, None
         start_in(context, self._tasks, self._run, effect)

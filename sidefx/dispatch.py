@@ -13,9 +13,9 @@ import anyio
 import anyio.lowlevel
 
 from sidefx.cohort import Cohort
+from sidefx.event_loop import soon_in_this_loop
 from sidefx.fan_out import fans_out, further
 from sidefx.routes import takes
-from sidefx.threads import soon_in_this_loop
 
 if TYPE_CHECKING:
     from array import array

@@ -17,12 +17,13 @@ import anyio
 import anyio.lowlevel
 
 from sidefx import process
-from sidefx.background import BackgroundTask, asyncio_loop
+from sidefx.background import BackgroundTask
 from sidefx.callables import Callables
 from sidefx.dead_letters import LettersInMemory
 from sidefx.dispatch import Dispatcher
 from sidefx.effect import Effect
 from sidefx.errors import NotRunningError, SidefxError, SinkStartError
+from sidefx.event_loop import asyncio_loop
 from sidefx.gate import Gate
 from sidefx.home import Home, open_all
 from sidefx.hosting import AsyncioHost
@@ -432,7 +433,8 @@ class Engine:
                 self.dead_letters.add(letter)
                 continue
             replayed[lane.name] += 1
-            effect = Effect(event=letter.event, request=None if letter.event is None else letter.event.request)
+            effect = Effect(letter.event)
+            effect.request = None if letter.event is None else letter.event.request
             effect.replayed = True
             effect.origin = span_here()
             cohort = self.dispatcher.join(effect)

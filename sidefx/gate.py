@@ -62,11 +62,17 @@ class Gate:
 
     def _kept(self, effects: Iterable[Effect]) -> list[Commit]:
         """Has those written that are to be on disk, what they stand for included; what all of them are written by."""
-        durable = self._durable(effects)
-        new = [each for each in durable if each[0].entry is None]
-        commits = {effect.entry.commit: None for effect, _ in durable if effect.entry is not None}
+        new: list[tuple[Effect, tuple[str, ...]]] = []
+        commits: dict[Commit, None] = {}
+        for effect, names in self._durable(effects):
+            if effect.entry is None:
+                new.append((effect, names))
+            else:
+                commits[effect.entry.commit] = None
         if new and (commit := self._journal.keep(new)):
             commits[commit] = None
+        for each in commits:  # the last thing, also where nobody waits: see `Commit`
+            each.hurry()
         return list(commits)
 
     def _judge(self, effects: Iterable[Effect], commits: list[Commit], *, refusable: bool) -> bool:
@@ -110,6 +116,7 @@ class Passage:
     """
 
     def __init__(self, scope: Scope, gate: Gate) -> None:
+        scope.keep_fresh()
         self._scope = scope
         self._gate = gate
         self._asked: dict[Effect, None] = {}
@@ -126,8 +133,9 @@ class Passage:
             return []
         succeeding = status is None or status < _FIRST_ERROR_STATUS
         effects = self._scope.take_fresh(succeeding=succeeding)
-        if starts:  # what went by no status, or by another, is decided anew
+        if starts and self._asked:  # what went by no status, or by another, is decided anew
             self._void("error" if succeeding else "success")
+        if starts:
             effects = self._scope.unsecured(succeeded=succeeding)
         return self._take(effects)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from sidefx.background import runs_on_asyncio
 from sidefx.cancellation import must_go_on
 from sidefx.errors import SidefxError, SinkStartError
+from sidefx.event_loop import runs_on_asyncio
 from sidefx.hosting import in_threads, opened
 from sidefx.report import indented_traceback, summary_of
 from sidefx.sink import inspect_sink

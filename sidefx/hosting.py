@@ -12,10 +12,10 @@ import anyio
 
 from sidefx.cancellation import must_go_on
 from sidefx.errors import SidefxError
+from sidefx.event_loop import soon_in_this_loop
 from sidefx.loop_thread import LoopThread
 from sidefx.scope import current_scope, enter_scope
 from sidefx.sink import is_async_callable
-from sidefx.threads import soon_in_this_loop
 from sidefx.tracing import context_here, enter_context
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
+from sidefx.event_loop import soon_in_this_loop
 from sidefx.journal import Journal
 from sidefx.lanes.redact import Redactor
 from sidefx.options import JournalOptions, SinkOptions
-from sidefx.threads import DaemonThreads, soon_in_this_loop
+from sidefx.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from array import array

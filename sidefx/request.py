@@ -104,6 +104,16 @@ class RequestInfo(BaseModel):
     headers: Headers = Field(default_factory=Headers, exclude=True, repr=False)
     cookies: Mapping[str, str] = Field(default_factory=_empty_cookies, exclude=True, repr=False)
 
+    @classmethod
+    def _of(cls, **facts: Any) -> Self:
+        """One of these facts, unvalidated: `model_construct` without its generality, once a request."""
+        info = object.__new__(cls)
+        object.__setattr__(info, "__dict__", {**_UNKNOWN_YET, **facts})
+        object.__setattr__(info, "__pydantic_fields_set__", set(facts))
+        object.__setattr__(info, "__pydantic_extra__", None)
+        object.__setattr__(info, "__pydantic_private__", None)
+        return info
+
     def _complete(self, **response: Any) -> None:
         """Written once, by the scope, when the response is over; to everyone else it is frozen."""
         vars(self).update(response)
@@ -113,6 +123,13 @@ class RequestInfo(BaseModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self
+
+
+_UNKNOWN_YET = {
+    name: "" if field.is_required() else field.get_default(call_default_factory=True)
+    for name, field in RequestInfo.model_fields.items()
+}
+"""In the order of the fields. Every value is immutable: requests may share them."""
 
 
 def sane_request_id(value: str | None) -> str | None:

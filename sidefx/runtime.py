@@ -216,7 +216,7 @@ class SideEffects:
             msg = f"emit() takes an Event, not {type(event).__qualname__}; use after() for callables"
             raise TypeError(msg)
         self.engine.check_here(f"emit({event.kind})")
-        effect = Effect(event=event)
+        effect = Effect(event)
         effect.origin = span_here()
         if (parent := running_effect.get()) is not None:
             effect.cohort = parent.cohort

@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from sidefx.effect import Effect, When, describe, site_of
+from sidefx.effect import CallEffect, Effect, When, describe
 from sidefx.errors import NotRunningError
 from sidefx.events import Event
 from sidefx.tracing import span_here
@@ -100,7 +100,7 @@ class Scope:
         self._request = request
         self._make_request = make_request
         self._waiting: deque[Effect] = deque()
-        self._fresh: deque[Effect] = deque()
+        self._fresh: deque[Effect] | None = None
         self.gate = None if _recorders else runtime.gate
         """Where its effects are taken down before what answers it goes on; None where nothing is journaled."""
         self._closed = False
@@ -140,10 +140,14 @@ class Scope:
             msg = f"after({effect.label}): the runtime of this scope has ended its drain and takes no more effects"
             raise NotRunningError(msg)
         self._waiting.append(effect)
-        if self.gate is not None and effect.event is not None and not self._closed:
+        if self._fresh is not None and effect.event is not None and not self._closed:
             self._fresh.append(effect)
         if self._closed:  # looked at after appending: whoever closes meanwhile finds it there, or we do
             self._let_through()
+
+    def keep_fresh(self) -> None:
+        """From now on events are told apart that no gate has seen."""
+        self._fresh = deque()
 
     @property
     def fresh(self) -> bool:
@@ -316,8 +320,12 @@ def after(
         ValueError: `when` or `timeout` has no such value.
         NotRunningError: there is no running `SideEffects`, several without a scope, or its drain has ended.
     """
-    scheduled = _effect_of(effect, args, when, name, timeout)
-    scheduled.site = site_of(sys._getframe(1))  # noqa: SLF001 - the documented way to the caller's line
+    if isinstance(effect, Event) and not args and timeout is None and when in _WHEN:
+        scheduled = Effect(effect, when, name)
+    else:
+        scheduled = _effect_of(effect, args, when, name, timeout)
+    frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller's line
+    scheduled.site, scheduled.offset = frame.f_code, frame.f_lasti
     scheduled.origin = span_here()
     if (parent := running_effect.get()) is not None:
         scheduled.cohort = parent.cohort
@@ -333,7 +341,8 @@ def after(
         else:
             release(runtime, (scheduled,))
         return
-    scheduled.bind(scope.request)
+    if (request := scope.request) is not None:
+        scheduled.bind(request)
     scope.add(scheduled)
 
 
@@ -346,11 +355,11 @@ def _effect_of(effect: object, args: tuple[Any, ...], when: When, name: str | No
             effect.close()
         raise
     if isinstance(effect, Event):
-        return Effect(event=effect, when=when, name=name, timeout=timeout)
+        return Effect(effect, when, name, timeout)
     context = copy_context()
     if callable(effect):
-        return Effect(call=effect, args=args, context=context, when=when, name=name, timeout=timeout)
-    return Effect(awaitable=effect, context=context, when=when, name=name, timeout=timeout)  # type: ignore[arg-type]  # checked: it is awaitable
+        return CallEffect(call=effect, args=args, context=context, when=when, name=name, timeout=timeout)
+    return CallEffect(awaitable=effect, context=context, when=when, name=name, timeout=timeout)  # type: ignore[arg-type]  # checked: it is awaitable
 
 
 def _check_options(when: str, timeout: float | None) -> None:

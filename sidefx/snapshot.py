@@ -24,7 +24,7 @@ def snapshot_of(
 ) -> RequestInfo:
     """The facts of a request; `client` is the peer's address, with or without a port, and `query` is not decoded."""
     agent = headers.get("user-agent")
-    return RequestInfo.model_construct(
+    return RequestInfo._of(  # noqa: SLF001 - ours, and not for users
         request_id=sane_request_id(headers.get("x-request-id")) or str(uuid7()),
         method=method,
         path=path,

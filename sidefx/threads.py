@@ -13,9 +13,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
 
 from sidefx.errors import SidefxError
+from sidefx.event_loop import soon_in_this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +25,6 @@ _IDLE_SECONDS = 10.0
 
 class TooManyHungThreadsError(SidefxError):
     """So many abandoned calls are still hanging in their threads that no more are started."""
-
-
-def soon_in_this_loop() -> Callable[..., object]:
-    """A function that other threads may call to have something called in the running event loop."""
-    token: Any = anyio.lowlevel.current_token().native_token
-    # asyncio's token is the loop, trio's a TrioToken: asking it, not importing either
-    return getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon  # type: ignore[no-any-return]
 
 
 class DaemonThreads:

@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 
 from sidefx import CallableOptions, NotRunningError, RuntimeOptions, Settled, SideEffects, after
+from sidefx.testing import capture
 from tests.orders import Stocked
 from tests.waiting import until
 
@@ -299,6 +300,21 @@ async def test_every_end_is_one_record_and_a_broken_observer_is_contained(caplog
     assert failed.call_site.startswith(__file__)
     assert delivered.result == "delivered"
     assert "observer" in caplog.text
+
+
+async def test_the_call_site_is_the_line_of_the_call() -> None:
+    """In a function of any length, for a callable as for an event, and for code that has been made anew."""
+    source = "def run(after, effect):\n" + "    pass\n" * 400 + "    after(effect)\n    after(effect)\n"
+    with capture() as captured:
+        for name in ("one.py", "two.py"):
+            code: dict[str, Any] = {}
+            exec(compile(source, name, "exec"), code)  # noqa: S102 - a function of many lines
+            code["run"](after, noop)
+            del code
+            gc.collect()
+    sites = [effect.call_site for effect in captured]
+    assert sites == ["one.py:402", "one.py:403", "two.py:402", "two.py:403"]
+    assert [effect.call_site for effect in captured] == sites
 
 
 @pytest.mark.contract("S09")

@@ -135,9 +135,20 @@ async def test_a_journal_that_is_closed_lets_no_response_through(tmp_path: Path,
     async with runtime:
         gate = runtime.engine.gate
         assert gate is not None
-        assert await gate.secured([Effect(event=Written())], refusable=True)
-    assert not await gate.secured([Effect(event=Written())], refusable=True)
-    assert gate.secured_blocking([Effect(event=Written())])
+        assert await gate.secured([Effect(Written())], refusable=True)
+    assert not await gate.secured([Effect(Written())], refusable=True)
+    assert gate.secured_blocking([Effect(Written())])
+
+
+@pytest.mark.contract("J01")
+async def test_in_the_background_it_is_written_although_nobody_waits(tmp_path: Path, got: list[Event]) -> None:
+    """`ack = "background"`: the response goes on at once, and the disk begins at once."""
+    async with durable(tmp_path, got, ack="background") as fx:
+        assert fx.engine.gate is not None
+        assert await fx.engine.gate.secured([Effect(Written())])
+        await until(lambda: fx.stats().journal.committed == 1)
+        assert fx.engine.gate.secured_blocking([Effect(Written())])
+        await until(lambda: fx.stats().journal.committed == 2)
 
 
 @pytest.mark.contract("J01", "L04")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from sidefx.threads import soon_in_this_loop
+from sidefx.event_loop import soon_in_this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

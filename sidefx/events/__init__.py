@@ -1,18 +1,12 @@
 """Events: what happened, as data."""
 
-from sidefx.events.builtin import (
-    Attachment,
-    AuditEvent,
-    EmailEvent,
-    InvalidateEvent,
-    TrackEvent,
-    audit,
-    email,
-    invalidate,
-    track,
-)
+from sidefx.events.audit_event import AuditEvent, audit
+from sidefx.events.changes import changes
+from sidefx.events.email_event import Attachment, EmailEvent, email
 from sidefx.events.event import Event, UnknownKindError, event_from_json, kinds
 from sidefx.events.ids import uuid7
+from sidefx.events.invalidate_event import InvalidateEvent, invalidate
+from sidefx.events.track_event import TrackEvent, track
 
 __all__ = [
     "Attachment",
@@ -23,6 +17,7 @@ __all__ = [
     "TrackEvent",
     "UnknownKindError",
     "audit",
+    "changes",
     "email",
     "event_from_json",
     "invalidate",

@@ -72,12 +72,15 @@ class Event(BaseModel):
 
     def _with(self, **values: Any) -> Self:
         """A copy with other values, unvalidated: `model_copy` without its generality."""
-        copy = object.__new__(type(self))
-        object.__setattr__(copy, "__dict__", {**self.__dict__, **values})
-        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
-        object.__setattr__(copy, "__pydantic_extra__", self.__pydantic_extra__)
-        object.__setattr__(copy, "__pydantic_private__", self.__pydantic_private__ and {**self.__pydantic_private__})
+        copy = _new(type(self))
+        _set(copy, "__dict__", {**self.__dict__, **values})
+        _set(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        _set(copy, "__pydantic_extra__", self.__pydantic_extra__)
+        _set(copy, "__pydantic_private__", self.__pydantic_private__ and {**self.__pydantic_private__})
         return copy
+
+
+_new, _set = object.__new__, object.__setattr__
 
 
 _by_kind: dict[str, type[Event]] = {}

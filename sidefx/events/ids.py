@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
-import time
+from time import time_ns
 from typing import TYPE_CHECKING
 from uuid import UUID, SafeUUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_VERSION_AND_VARIANT = (7 << 76) | (0b10 << 62)
+_VERSION = 0x7000
+_VARIANT = 1 << 63
 _DRAWN_AT_ONCE = 512
 
-_numbers: Iterator[tuple[int]] = iter(())
+_numbers: Iterator[int] = iter(())
 
 
 def uuid7() -> UUID:
@@ -22,27 +23,30 @@ def uuid7() -> UUID:
 
     48 bits of Unix milliseconds, 12 bits of sub-millisecond fraction (section 6.2, method 3), and 62 random bits.
     """
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction = (nanoseconds << 12) // 1_000_000
-    return _uuid((milliseconds << 80) | _VERSION_AND_VARIANT | (fraction << 64) | (_random() >> 2))
-
-
-def _uuid(number: int) -> UUID:
-    """As `UUID(int=number)`, without what that checks: half of the time."""
-    uuid = object.__new__(UUID)
-    object.__setattr__(uuid, "int", number)
-    object.__setattr__(uuid, "is_safe", SafeUUID.unknown)
+    try:
+        random = next(_numbers)  # one step: no two threads get the same
+    except StopIteration:
+        random = _drawn()
+    time = (time_ns() << 12) // 1_000_000
+    upper = time >> 12 << 16 | _VERSION | time & 0xFFF
+    uuid = _new(UUID)  # as `UUID(int=...)`, without what that checks: half of the time
+    _set_int(uuid, upper << 64 | _VARIANT | random >> 2)
+    _set_is_safe(uuid, _UNKNOWN)
     return uuid
 
 
-def _random() -> int:
+_new = object.__new__
+_set_int, _set_is_safe = UUID.__dict__["int"].__set__, UUID.__dict__["is_safe"].__set__
+_UNKNOWN = SafeUUID.unknown
+
+
+def _drawn() -> int:
     """64 random bits; the system is asked for many at once, for each call gives the interpreter's lock away."""
     global _numbers  # noqa: PLW0603 - one stock for the process
-    while True:
-        try:
-            return next(_numbers)[0]  # one step: no two threads get the same
-        except StopIteration:
-            _numbers = struct.iter_unpack("=Q", os.urandom(8 * _DRAWN_AT_ONCE))
+    numbers: Iterator[int] = iter(struct.unpack(f"={_DRAWN_AT_ONCE}Q", os.urandom(8 * _DRAWN_AT_ONCE)))
+    first = next(numbers)
+    _numbers = numbers
+    return first
 
 
 def _forget() -> None:

@@ -109,18 +109,22 @@ class Journal:
     # --- keeping --------------------------------------------------------------------------------------
 
     def keep(self, effects: Iterable[tuple[Effect, tuple[str, ...]]]) -> Commit | None:
-        """Writes events, each for its sinks, and gives each effect its entry; None where there was nothing to write.
+        """Takes events, each for its sinks, and gives each effect its entry; None where there was nothing to take.
 
-        An event that cannot be stored has no entry: it goes its way in memory, and the log has it. From any thread.
+        They are written once somebody waits for the commit, or has it hurried. An event that cannot be stored has no
+        entry: it goes its way in memory, and the log has it. From any thread.
         """
         writable: list[tuple[Effect, tuple[str, ...]]] = []
         rows = []
         for effect, sinks in effects:
+            if effect.unstorable == sinks:  # it has been tried, and told of
+                continue
             if (maskers := self._masked.get(sinks)) is None:
                 maskers = self._masked[sinks] = self._maskers_of(sinks)
             try:
                 row = stored(effect, maskers)
             except Exception as error:  # noqa: BLE001 - a serializer is a user's code
+                effect.unstorable = sinks
                 self._cannot_store(effect, error)
             else:
                 effect.size = len(row[2])
@@ -131,8 +135,11 @@ class Journal:
         if (writer := self._writer) is None:
             return _CLOSED
         segment, first, commit = writer.insert(rows)
-        for id_, (effect, sinks) in enumerate(writable, first):
-            effect.entry = Entry(segment, id_, sinks, commit)
+        entries: dict[tuple[str, ...], Entry] = {}
+        for row_id, (effect, sinks) in enumerate(writable, first):
+            if (entry := entries.get(sinks)) is None:
+                entry = entries[sinks] = Entry(segment, sinks, commit)
+            effect.row, effect.entry = row_id, entry
         return commit
 
     def _maskers_of(self, sinks: tuple[str, ...]) -> Sequence[Masker]:
@@ -145,7 +152,7 @@ class Journal:
             if (entry := effect.entry) is not None:
                 effect.entry = None
                 for sink in entry.sinks:
-                    self._settle(entry.segment, sink, [entry.id])
+                    self._settle(entry.segment, sink, [effect.row])
 
     def count_degraded(self, count: int, reason: str | None) -> None:
         """So many events are in memory only, although their sinks' delivery is "journal"."""
@@ -176,6 +183,8 @@ class Journal:
             return
         commits = [writer.lease(segment, sink, ids) for segment, ids in _by_segment(effects)]
         for commit in commits:
+            commit.hurry()
+        for commit in commits:
             await commit.finished()
 
     def settle(self, sink: str, effects: Sequence[Effect]) -> None:
@@ -201,7 +210,7 @@ class Journal:
         await read.finished()
         if read.error is not None:
             raise JournalError(read.error)
-        effects = []
+        effects, entry = [], Entry(segment, (sink,), _ON_DISK)
         for fetched in read.result:
             try:
                 effect = restored(fetched.event, fetched.attempts)
@@ -211,7 +220,7 @@ class Journal:
                 reason = f"the journal's row of kind {fetched.event.kind!r} cannot be read"
                 keeper.bury(segment, sink, fetched, reason, told, masker=masker)
             else:
-                effect.entry = Entry(segment, fetched.event.id, (sink,), _ON_DISK)
+                effect.row, effect.entry = fetched.event.id, entry
                 effects.append(effect)
         return effects, len(read.result) - len(effects)
 
@@ -273,7 +282,7 @@ def _by_segment(effects: Sequence[Effect]) -> list[tuple[Segment, list[int]]]:
     ids: dict[Segment, list[int]] = {}
     for effect in effects:
         if (entry := effect.entry) is not None and isinstance(entry.segment, Segment):
-            ids.setdefault(entry.segment, []).append(entry.id)
+            ids.setdefault(entry.segment, []).append(effect.row)
     return list(ids.items())
 
 

@@ -59,6 +59,6 @@ class Replay:
         first, now = self.segment.taken(len(new)), time.time()
         with self.segment.transaction(synchronous="FULL"):
             self.segment.insert(
-                (first + i, (uuid, kind, text, now, None, None, None, 1), (sink,))
-                for i, ((uuid, sink), (kind, text)) in enumerate(new.items())
+                first,
+                (((uuid, kind, text, now, None, None, None, 1), (sink,)) for (uuid, sink), (kind, text) in new.items()),
             )

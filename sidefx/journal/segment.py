@@ -1,4 +1,4 @@
-"""`Segment`: one SQLite file of events, with a row for each (event, sink) that has not settled.
+"""`Segment`: one SQLite file of events, each with the sinks that it is for and how far they have come.
 
 Write-ahead log, `locking_mode=EXCLUSIVE`: one connection at a time, which needs no shared memory (https://sqlite.org/wal.html,
 section 8). Every method but `taken` and the counts is for one thread at a time.
@@ -6,6 +6,7 @@ section 8). Every method but `taken` and the counts is for one thread at a time.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -13,7 +14,7 @@ from array import array
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -23,7 +24,7 @@ from sidefx.journal.forks import inside
 from sidefx.journal.lock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -31,48 +32,56 @@ if TYPE_CHECKING:
 
 SUFFIX = ".sqlite"
 _APPLICATION = 0x73646678  # "sdfx": https://sqlite.org/pragma.html#pragma_application_id
-_VERSION = 1
+_VERSION = 2
 _PAGE = 4096
 _LARGEST_CHUNK = 2_048 if sqlite3.sqlite_version_info >= (3, 32) else 64
 """Rows a statement: eleven values each, of the 32,766 (before 3.32: 999) that a statement may have."""
-_NOTHING = (None,) * 8
+_NOTHING = (None,) * 10
 _FREE_PAGES_KEPT = 1_024
 _PAGES_GIVEN_BACK = 2_000
 """At once, so that what waits to be committed does not wait long: some 40 ms."""
 
+_COLUMNS = "id, uuid, kind, json, at, name, timeout, site, replayed"
+# `sinks` is a JSON array of names, as `_array` writes it; it is read of all rows: it stands before what may be large.
+# What is not in `progress` is pending. An event goes with the last of its sinks.
 _SCHEMA = """
 CREATE TABLE event (
-    id INTEGER PRIMARY KEY, uuid BLOB NOT NULL, kind TEXT NOT NULL, json BLOB NOT NULL, at REAL NOT NULL,
-    name TEXT, timeout REAL, site TEXT, replayed INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, sinks TEXT NOT NULL, uuid BLOB NOT NULL, kind TEXT NOT NULL, json BLOB NOT NULL,
+    at REAL NOT NULL, name TEXT, timeout REAL, site TEXT, replayed INTEGER NOT NULL
 );
-CREATE TABLE delivery (
+CREATE TABLE progress (
     event INTEGER NOT NULL, sink TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
     PRIMARY KEY (event, sink)
 ) WITHOUT ROWID;
-CREATE TRIGGER settled AFTER DELETE ON delivery WHEN NOT EXISTS (SELECT 1 FROM delivery WHERE event = OLD.event)
-BEGIN DELETE FROM event WHERE id = OLD.event; END;
+CREATE VIEW delivery AS
+    SELECT event.id AS event, each.value AS sink, coalesce(state, 'pending') AS state, coalesce(attempts, 0) AS attempts
+    FROM event, json_each(sinks) AS each LEFT JOIN progress ON progress.event = event.id AND progress.sink = each.value
+    WHERE state IS NOT 'done';
+CREATE TRIGGER gone AFTER DELETE ON event BEGIN DELETE FROM progress WHERE event = OLD.id; END;
 CREATE TABLE probe (bytes BLOB);
 """
-_WORK = "op, id, uuid, kind, json, at, name, timeout, site, replayed, sink"
-# All that is committed together is one INSERT of many rows into a view: one statement is one turn at the interpreter's
-# lock, for which a busy event loop makes another thread wait up to five milliseconds each time.
+_WORK = f"op, {_COLUMNS}, sinks"
+# All that is committed together is one INSERT of many rows, into the table, or, where there is more to it than new
+# events, into a view: one statement is one turn at the interpreter's lock, for which a busy event loop makes another
+# thread wait up to five milliseconds each time. `sinks` is one sink's name there, but for new events.
 _SCHEMA_OF_WORK = f"""
 CREATE VIEW work ({_WORK}) AS SELECT {", ".join(["NULL"] * 11)} WHERE 0;
 CREATE TRIGGER keep INSTEAD OF INSERT ON work WHEN NEW.op = 'keep' BEGIN
-    INSERT INTO event VALUES (
-        NEW.id, NEW.uuid, NEW.kind, NEW.json, NEW.at, NEW.name, NEW.timeout, NEW.site, NEW.replayed
+    INSERT INTO event ({_COLUMNS}, sinks) VALUES (
+        NEW.id, NEW.uuid, NEW.kind, NEW.json, NEW.at, NEW.name, NEW.timeout, NEW.site, NEW.replayed, NEW.sinks
     );
-    INSERT INTO delivery VALUES (NEW.id, NEW.sink, 'pending', 0);
-END;
-CREATE TRIGGER share INSTEAD OF INSERT ON work WHEN NEW.op = 'share' BEGIN
-    INSERT INTO delivery VALUES (NEW.id, NEW.sink, 'pending', 0);
 END;
 CREATE TRIGGER lease INSTEAD OF INSERT ON work WHEN NEW.op = 'lease' BEGIN
-    UPDATE delivery SET state = 'leased', attempts = attempts + 1
-    WHERE sink = NEW.sink AND event IN (SELECT value FROM json_each(NEW.json));
+    INSERT INTO progress
+    SELECT value, NEW.sinks, 'leased', 1 FROM json_each(NEW.json) WHERE value IN (SELECT id FROM event)
+    ON CONFLICT (event, sink) DO UPDATE SET attempts = attempts + 1 WHERE state = 'leased';
 END;
 CREATE TRIGGER settle INSTEAD OF INSERT ON work WHEN NEW.op = 'settle' BEGIN
-    DELETE FROM delivery WHERE sink = NEW.sink AND event IN (SELECT value FROM json_each(NEW.json));
+    DELETE FROM event WHERE id IN (SELECT value FROM json_each(NEW.json)) AND sinks = json_array(NEW.sinks);
+    INSERT OR REPLACE INTO progress
+    SELECT id, NEW.sinks, 'done', 0 FROM event WHERE id IN (SELECT value FROM json_each(NEW.json));
+    DELETE FROM event WHERE id IN (SELECT value FROM json_each(NEW.json))
+    AND id NOT IN (SELECT event FROM delivery WHERE event IN (SELECT value FROM json_each(NEW.json)));
 END;
 """
 
@@ -99,8 +108,8 @@ def event_id(uuid: bytes) -> UUID:
 
 NewEvent: TypeAlias = tuple[bytes, str, bytes, float, str | None, float | None, str | None, int]
 """The same without its id."""
-NewRow: TypeAlias = tuple[int, NewEvent, tuple[str, ...]]
-"""With its id, and the sinks that it is for."""
+NewRow: TypeAlias = tuple[NewEvent, tuple[str, ...]]
+"""With the sinks that it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +130,11 @@ class Segment:
         self._connection = connection
         self._synchronous = ""
         self.closed = False
+        self._new: list[tuple[Any, ...]] = []
+        """Events to be written by the transaction."""
         self._work: list[tuple[Any, ...]] = []
-        """What is to be written by the transaction."""
+        """What else it is to write."""
+        self._mend()
         self._next = 1 + max(self._number("SELECT max(id) FROM event"), 0)
         self._count()
         inside.keep(self)
@@ -212,6 +224,7 @@ class Segment:
             if synchronous != self._synchronous:
                 self._connection.execute(f"PRAGMA synchronous = {synchronous}")
                 self._synchronous = synchronous
+            self._new.clear()
             self._work.clear()
             try:
                 yield
@@ -224,12 +237,11 @@ class Segment:
                     self._count()
                 raise
 
-    def insert(self, rows: Iterable[NewRow]) -> None:
-        """Within a transaction: keeps events, and which sinks each is for."""
-        for id_, event, (first, *others) in rows:
-            self._work.append(("keep", id_, *event, first))
-            self._work += [("share", id_, *_NOTHING, sink) for sink in others]
-            for sink in (first, *others):
+    def insert(self, first: int, rows: Iterable[NewRow]) -> None:
+        """Within a transaction: keeps events under ids that were `taken`, and which sinks each is for."""
+        for id_, (event, sinks) in enumerate(rows, first):
+            self._new.append((id_, *event, _array(sinks)))
+            for sink in sinks:
                 self.rows[sink] += 1
 
     def lease(self, sink: str, ids: Sequence[int]) -> None:
@@ -238,7 +250,7 @@ class Segment:
         self.leased.setdefault(sink, set()).update(ids)
 
     def settle(self, sink: str, ids: Sequence[int]) -> None:
-        """Within a transaction: these have settled; an event goes with the last of its deliveries."""
+        """Within a transaction: these have settled; an event goes with the last of its sinks."""
         self._work.append(_of_many("settle", sink, ids))
         self.rows[sink] -= len(ids)
         self.leased.setdefault(sink, set()).difference_update(ids)
@@ -270,20 +282,25 @@ class Segment:
         found: dict[int, Fetched] = {}
         for chunk in _chunks(ids):
             query = (
-                "SELECT event.*, attempts FROM event JOIN delivery ON delivery.event = event.id "
-                f"WHERE sink = ? AND event.id IN ({_marks(chunk)})"
+                f"SELECT {_COLUMNS}, sinks, coalesce(attempts, 0) FROM event "
+                "LEFT JOIN progress ON progress.event = id AND sink = ? "
+                f"WHERE id IN ({_marks(chunk)}) AND state IS NOT 'done'"
             )
-            for *event, attempts in self._execute(query, (sink, *chunk)):
-                row = EventRow(*event)
-                found[row.id] = Fetched(row, attempts)
+            for *event, sinks, attempts in self._execute(query, (sink, *chunk)):
+                if sink in _names(sinks):
+                    row = EventRow(*event)
+                    found[row.id] = Fetched(row, attempts)
         return [found[id_] for id_ in ids if id_ in found]
 
     @inside
     def pending(self) -> dict[str, array[int]]:
         """The ids of all that has not settled, in order, by sink."""
+        done = set(self._connection.execute("SELECT event, sink FROM progress WHERE state = 'done'"))
         ids: dict[str, array[int]] = {}
-        for sink, event in self._connection.execute("SELECT sink, event FROM delivery ORDER BY event"):
-            ids.setdefault(sink, array("Q")).append(event)
+        for id_, text in self._connection.execute("SELECT id, sinks FROM event ORDER BY id"):
+            for sink in _names(text):
+                if (id_, sink) not in done:
+                    ids.setdefault(sink, array("Q")).append(id_)
         return ids
 
     @inside
@@ -297,7 +314,7 @@ class Segment:
     def empty(self) -> bool:
         """Whether nothing in it is to be delivered; not where nobody can tell."""
         with inside, suppress(sqlite3.Error):
-            return self._connection.execute("SELECT 1 FROM delivery LIMIT 1").fetchone() is None
+            return self._connection.execute("SELECT 1 FROM event LIMIT 1").fetchone() is None
         return False
 
     @inside
@@ -313,33 +330,47 @@ class Segment:
 
     # --- within -----------------------------------------------------------------------------------
 
+    def _mend(self) -> None:
+        """Of a row that a disk has damaged, what cannot be read as sinks is taken for the name of one."""
+        found = "SELECT DISTINCT typeof(sinks), CAST(sinks AS BLOB) FROM event"
+        for type_, raw in self._connection.execute(found).fetchall():
+            text = (raw or b"").decode("utf-8", "replace")
+            if type_ != "text" or text.encode() != raw or not _is_array(text):
+                mended = "UPDATE event SET sinks = ? WHERE typeof(sinks) = ? AND CAST(sinks AS BLOB) IS ?"
+                self._execute(mended, (_array((text,)), type_, raw))
+
     def _count(self) -> None:
-        self.rows: Counter[str] = Counter(
-            dict(self._connection.execute("SELECT sink, count(*) FROM delivery GROUP BY sink"))
-        )
+        self.rows: Counter[str] = Counter()
         """Deliveries that have not settled, by sink."""
+        for text, count in self._connection.execute("SELECT sinks, count(*) FROM event GROUP BY sinks"):
+            self.rows.update(dict.fromkeys(_names(text), count))
+        done = "SELECT sink, count(*) FROM progress WHERE state = 'done' GROUP BY sink"
+        self.rows.subtract(dict(self._connection.execute(done)))
         self.leased: dict[str, set[int]] = {}
         """Of them, those whose sink is being called, or was when a process ended."""
-        for sink, event in self._connection.execute("SELECT sink, event FROM delivery WHERE state = 'leased'"):
+        for sink, event in self._connection.execute("SELECT sink, event FROM progress WHERE state = 'leased'"):
             self.leased.setdefault(sink, set()).add(event)
 
     def _write(self) -> None:
-        work, self._work = self._work, []
-        if len(work) <= _LARGEST_CHUNK:
-            if work:
-                self._write_chunk(work)
+        rows, insert = self._new, _insert
+        if self._work:
+            rows, insert = [*(("keep", *row) for row in self._new), *self._work], _insert_work
+        self._new, self._work = [], []
+        if len(rows) <= _LARGEST_CHUNK:
+            if rows:
+                self._write_chunk(rows, insert)
             return
         self._connection.execute("BEGIN IMMEDIATE")
-        for start in range(0, len(work), _LARGEST_CHUNK):
-            self._write_chunk(work[start : start + _LARGEST_CHUNK])
+        for start in range(0, len(rows), _LARGEST_CHUNK):
+            self._write_chunk(rows[start : start + _LARGEST_CHUNK], insert)
         self._connection.execute("COMMIT")
 
-    def _write_chunk(self, work: list[tuple[Any, ...]]) -> None:
-        """As one statement, of a number of rows that is a power of two: few of them are ever prepared."""
-        size = 1 << (len(work) - 1).bit_length()
-        padding = repeat(None, 11 * (size - len(work)))
+    def _write_chunk(self, rows: list[tuple[Any, ...]], insert: Callable[[int], str]) -> None:
+        """As one statement, padded to one of few sizes: few are ever prepared, which would be a turn of its own."""
+        size = _size_for(len(rows))
+        padding = repeat(None, len(rows[0]) * (size - len(rows)))
         # unlike execute(), it does not give the interpreter's lock away once more to ask for the last row's id
-        self._connection.executemany(_statement(size), [(*chain.from_iterable(work), *padding)])
+        self._connection.executemany(insert(size), [(*chain.from_iterable(rows), *padding)])
 
     def _execute(self, statement: str, values: Iterable[Any]) -> sqlite3.Cursor:
         return self._connection.execute(statement, tuple(values))
@@ -412,13 +443,44 @@ def _marks(items: Sequence[Any]) -> str:
 
 
 def _of_many(op: str, sink: str, ids: Sequence[int]) -> tuple[Any, ...]:
-    return (op, None, None, None, f"[{','.join(map(str, ids))}]", *_NOTHING[3:], sink)
+    return (op, *_NOTHING[:3], f"[{','.join(map(str, ids))}]", *_NOTHING[4:9], sink)
+
+
+def _size_for(rows: int) -> int:
+    """So many, or up to a quarter more: four sizes from each power of two to the next."""
+    step = max(1, 1 << rows.bit_length() >> 3)
+    return -(-rows // step) * step
 
 
 @cache
-def _statement(rows: int) -> str:
-    row = f"({', '.join('?' * 11)})"
-    return f"INSERT INTO work ({_WORK}) VALUES {', '.join([row] * rows)}"
+def _insert(rows: int) -> str:
+    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
+    return f"INSERT INTO event ({_COLUMNS}, sinks) SELECT * FROM (VALUES {values}) WHERE column1 NOT NULL"
+
+
+@cache
+def _insert_work(rows: int) -> str:
+    return f"INSERT INTO work ({_WORK}) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * rows)}"
+
+
+@lru_cache(maxsize=256)
+def _array(sinks: tuple[str, ...]) -> str:
+    """As SQLite's `json_array` writes it, but for some control characters: those are settled by the longer way."""
+    return json.dumps(sinks, ensure_ascii=False, separators=(",", ":"))
+
+
+@lru_cache(maxsize=256)
+def _names(array: str) -> tuple[str, ...]:
+    """What `_array` was made of."""
+    return tuple(json.loads(array))
+
+
+def _is_array(text: str) -> bool:
+    """Whether `_array` has written it."""
+    with suppress(ValueError, TypeError, RecursionError):
+        names = _names(text)
+        return names != () and _array(names) == text and all(isinstance(name, str) for name in names)
+    return False
 
 
 def _remove(path: Path) -> None:

@@ -38,7 +38,7 @@ def stored(effect: Effect, maskers: Sequence[Masker]) -> NewEvent:
     event = effect.event
     assert event is not None  # noqa: S101 - only events are stored
     return (
-        event.id.bytes,
+        event.id.int.to_bytes(16, "big"),
         event.kind,
         _masked_json(event, maskers) if maskers else _json(event),
         time.time(),
@@ -63,8 +63,13 @@ def restored(row: EventRow, attempts: int) -> Effect:
         UnknownKindError: no class of that kind has been imported here.
         ValueError: it is no event of that kind.
     """
+    if not (isinstance(row.name, str | None) and isinstance(row.site, str | None)):
+        msg = "the name or the call site is no text"
+        raise ValueError(msg)  # noqa: TRY004 - a damaged row, not a mistake of the caller's
     event = event_from_json(row.kind, row.json)
-    effect = Effect(event=event, name=row.name, timeout=row.timeout, site=_site(row.site), request=event.request)
+    effect = Effect(event, name=row.name, timeout=row.timeout)
+    effect.site = row.site
+    effect.request = event.request
     effect.attempts = attempts
     effect.replayed = bool(row.replayed)
     return effect
@@ -93,10 +98,3 @@ def _masked_by_all(value: Any, copies: list[Any]) -> Any:
     if any(len(copy) != len(value) for copy in partly):
         return partly[0]
     return [_masked_by_all(each, [copy[index] for copy in partly]) for index, each in enumerate(value)]
-
-
-def _site(text: str | None) -> tuple[str, int] | None:
-    if text is None:
-        return None
-    file, _, line = text.rpartition(":")
-    return file, int(line)

@@ -18,7 +18,7 @@ from sidefx.report import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sidefx.journal.segment import NewEvent, NewRow, Segment
+    from sidefx.journal.segment import NewRow, Segment
     from sidefx.options import JournalOptions
 
 _log = logging.getLogger("sidefx.journal")
@@ -52,12 +52,14 @@ class Call(Commit):
 class _Group:
     """What is committed together."""
 
-    commit: Commit = field(default_factory=Commit)
+    commit: Commit
     rows: list[NewRow] = field(default_factory=list)
+    first: int = 0
+    """The id of the first; the others' follow it."""
     leases: _Rows = field(default_factory=dict)
     settled: _Rows = field(default_factory=dict)
     urgent: bool = False
-    """Whether somebody waits for it."""
+    """Whether somebody waits for it, or soon will."""
     answered: bool = False
     """Whether who waits has been told, or is just being told."""
     since: float = 0.0
@@ -85,9 +87,9 @@ class Writer:
         self.own = own
         self._options = options
         self._lock = threading.RLock()  # a finaliser may come in anywhere, and settle what is void with it
-        self._groups: deque[_Group] = deque([_Group()])
         self._calls: deque[Call] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
+        self._groups: deque[_Group] = deque([self._new_group()])
         self._failures: dict[Segment, Failure] = {}
         self._unwritten: dict[Segment, _Rows] = {}
         """What has settled while its segment took nothing."""
@@ -123,7 +125,7 @@ class Writer:
         """Writes what is there, and ends the thread; whether that took no longer than so many seconds."""
         with self._lock:
             self._closing = True
-        self._bell.put(None)
+        self._ring()
         if self._thread.is_alive():
             self._thread.join(timeout)
         else:
@@ -134,17 +136,23 @@ class Writer:
 
     # --- from any thread ----------------------------------------------------------------------------
 
-    def insert(self, events: Sequence[tuple[NewEvent, tuple[str, ...]]]) -> tuple[Segment, int, Commit]:
-        """Keeps events, each for its sinks; says where, and gives the id of the first: the others' follow it."""
+    def insert(self, rows: Sequence[NewRow]) -> tuple[Segment, int, Commit]:
+        """Takes events, each for its sinks; says where, and gives the id of the first: the others' follow it.
+
+        The writer may be asleep: waiting for the commit wakes it.
+        """
         with self._lock:
             if self.failure is not None or self._closing:
                 return self.own, 0, self._refused()
-            if len(self._groups[-1].rows) >= _EVENTS_A_COMMIT or self._groups[-1].answered:
-                self._groups.append(_Group())
-            group = self._groups[-1]
-            first = self.own.taken(len(events))
-            group.rows += [(id_, event, sinks) for id_, (event, sinks) in enumerate(events, first)]
-            self._ring(group)
+            group, first = self._groups[-1], self.own.taken(len(rows))
+            follows = not group.rows or first == group.first + len(group.rows)
+            if len(group.rows) >= _EVENTS_A_COMMIT or group.answered or not follows:
+                group = self._new_group()
+                self._groups.append(group)
+            if not group.rows:
+                group.first = first
+            group.rows += rows
+            self._awaited(group)
         return self.own, first, group.commit
 
     def lease(self, segment: Segment, sink: str, ids: Sequence[int]) -> Commit:
@@ -154,7 +162,7 @@ class Writer:
                 return self._refused()
             group = self._groups[-1]
             group.leases.setdefault((segment, sink), []).extend(ids)
-            self._ring(group)
+            self._awaited(group)
         return group.commit
 
     def settle(self, segment: Segment, sink: str, ids: Sequence[int]) -> None:
@@ -163,13 +171,13 @@ class Writer:
             group = self._groups[-1]
             group.settled.setdefault((segment, sink), []).extend(ids)
             if self._asleep:  # else it looks by itself, soon
-                self._bell.put(None)
+                self._ring()
 
     def call(self, function: Callable[[], Any]) -> Call:
         """Has it called between two commits: what reads a segment, or closes one."""
         call = Call(function)
         self._calls.append(call)
-        self._bell.put(None)
+        self._ring()
         if self.closed or self._given_up:  # looked at after appending: nobody comes any more
             self._refuse_calls()
         return call
@@ -204,11 +212,16 @@ class Writer:
         for group in overdue:
             group.commit.finish(reason)
 
-    def _ring(self, group: _Group) -> None:
+    def _new_group(self) -> _Group:
+        return _Group(Commit(self._ring))
+
+    def _ring(self) -> None:
+        self._bell.put(None)
+
+    def _awaited(self, group: _Group) -> None:
         if not group.urgent:
             group.urgent = True
             group.since = time.monotonic()
-            self._bell.put(None)
 
     def _refused(self) -> Commit:
         refused, failure = Commit(), self.failure  # once: it may be over in the next moment
@@ -275,9 +288,9 @@ class Writer:
         """Commits what waits, at most a thousand events; whether there were any."""
         with self._lock:
             if len(self._groups) > 1:
-                self._bell.put(None)
+                self._ring()
             else:
-                self._groups.append(_Group())
+                self._groups.append(self._new_group())
             group = self._writing = self._groups.popleft()
             if group.answered:  # nobody has waited so long
                 group.rows.clear()
@@ -294,7 +307,7 @@ class Writer:
         if group.urgent and not late:
             group.commit.finish(error)
         if late:  # those who gave up on these have them in memory
-            for id_, _, sinks in group.rows if error is None else ():
+            for id_, (_, sinks) in enumerate(group.rows if error is None else (), group.first):
                 for sink in sinks:
                     self.settle(own, sink, [id_])
         return bool(group.rows)
@@ -308,7 +321,7 @@ class Writer:
             try:
                 # what is leased or has settled need not survive a power cut: events would be delivered once more
                 with segment.transaction(synchronous=self._options.synchronous if rows else "NORMAL"):
-                    segment.insert(rows)
+                    segment.insert(group.first, rows)
                     for (each, sink), ids in group.leases.items():
                         if each is segment:
                             segment.lease(sink, ids)

@@ -133,6 +133,7 @@ class Batcher:
         event: Any = effect.event
         try:
             size = effect.size or len(type(event).__pydantic_serializer__.to_json(event, warnings=False))
+            effect.size = size  # other lanes have the same effect
         except Exception as error:  # a serializer is a user's code: what it raises must not end the lane
             msg = f"cannot be written as JSON: {type(error).__name__}"
             raise Unfit(msg) from error

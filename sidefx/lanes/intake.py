@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sidefx.background import in_event_loop
 from sidefx.errors import JournalError
+from sidefx.event_loop import in_event_loop, soon_in_this_loop
 from sidefx.lanes.buffer import Buffer
 from sidefx.lanes.filter import Filter
 from sidefx.lanes.redact import Redactor
 from sidefx.lanes.window import Window
-from sidefx.threads import soon_in_this_loop
 
 if TYPE_CHECKING:
     from array import array
@@ -173,7 +172,7 @@ class Intake:
         if self._archive.keep([(whole, (self._sink,))]) is None:
             return screened
         copy = whole if screened is effect else screened
-        copy.entry = whole.entry
+        copy.entry, copy.row = whole.entry, whole.row
         copy.size = whole.size if copy is whole else None
         return copy
 
@@ -198,7 +197,7 @@ class Intake:
             self._put(effect, held=held)
         elif window.has_no_room():
             self._originals.pop(effect, None)
-            window.shelve(entry.segment, (entry.id,), effect.cohort)
+            window.shelve(entry.segment, (effect.row,), effect.cohort)
         else:
             window.admit(effect)
             self._after.arrived()

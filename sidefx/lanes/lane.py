@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from sidefx.background import clock_here
 from sidefx.cancellation import must_go_on
 from sidefx.errors import AttemptTimeout, PartialError, PermanentError, SidefxError
+from sidefx.event_loop import clock_here
 from sidefx.lanes.batch import Batcher
 from sidefx.lanes.breaker import Breaker
 from sidefx.lanes.intake import Intake

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import anyio
 
 from sidefx.background import start_in
-from sidefx.effect import Effect
+from sidefx.effect import CallEffect, Effect
 from sidefx.events import Event
 from sidefx.hosting import in_threads
 from sidefx.scope import running_effect, start_recording, stop_recording
@@ -125,7 +125,8 @@ async def _run_in_context(effect: Effect, threads: DaemonThreads) -> None:
         except Exception as raised:  # noqa: BLE001 - raised again below, outside of the task group
             error = raised
 
-    assert effect.context is not None  # noqa: S101 - after() captured one for every callable
+    assert isinstance(effect, CallEffect)  # noqa: S101 - it has no event
+    assert effect.context is not None  # noqa: S101 - nobody has started it
     async with anyio.create_task_group() as tasks:
         start_in(effect.context, tasks, run)
     if error is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from sidefx.background import runs_on_asyncio
+from sidefx.event_loop import runs_on_asyncio
 from sidefx.hosting import AsyncioHost, in_threads, opened
 from sidefx.options import RetryOptions, SinkOptions
 from sidefx.runtime import SideEffects

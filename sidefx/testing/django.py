@@ -104,7 +104,7 @@ def _runtime_here() -> Releaser | None:
     if (scope := current_scope()) is not None:
         return scope._runtime if scope.request is None else None  # noqa: SLF001 - ours
     try:
-        return the_one_runtime(Effect())
+        return the_one_runtime(Effect(None))
     except NotRunningError:
         return None
 

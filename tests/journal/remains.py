@@ -88,7 +88,7 @@ def fill(
     first = segment.taken(len(rows))
     ids = list(range(first, first + len(rows)))
     with segment.transaction(synchronous="NORMAL"):
-        segment.insert([(id_, row, tuple(sinks)) for id_, row in zip(ids, rows, strict=True)])
+        segment.insert(first, [(row, tuple(sinks)) for row in rows])
         for sink in sinks:
             for _ in range(attempts):
                 segment.lease(sink, ids)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -294,6 +296,31 @@ async def test_a_row_without_a_sound_id_keeps_no_process_from_starting(
         await until(lambda: not segments(tmp_path)[1:])
         assert len(fx.dead_letters) == 2 * ("gone" in sinks)
     assert sink.given == [1, 1] * ("s" in sinks)
+    assert names(tmp_path) == {"dead.sqlite"}
+
+
+@pytest.mark.contract("J06")
+@pytest.mark.parametrize(
+    "sinks",
+    [
+        *("", "[", "[]", "[1]", "null", "t", '"t"', '{"s": 1}', '["t"', ' ["s"]', '["s"] ', '["s",1]', '["s",["s"]]'),
+        *(5, 1.5, b"t", b'["s"]', b'["\xff"]', "[" * 100_000),
+    ],
+    ids=range(19),
+)
+async def test_a_row_whose_sinks_cannot_be_read_becomes_a_dead_letter(sinks: object, tmp_path: Path) -> None:
+    """A disk has damaged it: what else is in the file goes on, and nothing of it stays."""
+    path = left_behind(tmp_path, *counted(1, 2), killed=False)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE event SET sinks = ? WHERE id = 1", (sinks,))
+        if sinks == "t":  # what is no UTF-8, as text
+            connection.execute("UPDATE event SET sinks = CAST(x'5b22ff225d' AS TEXT) WHERE id = 1")
+    sink = Sink()
+    async with journaled(tmp_path, s=sink) as fx:
+        await fx.flush(10)
+        await until(lambda: not segments(tmp_path)[1:])
+        assert len(fx.dead_letters) == 1
+    assert sink.given == [2]
     assert names(tmp_path) == {"dead.sqlite"}
 
 

@@ -207,10 +207,10 @@ def test_a_transaction_that_fails_has_done_nothing(segment: Segment) -> None:
         segment.settle("a", ids[:1])
         segment.lease("a", ids[1:])
         raise LookupError
-    same = (3, undecodable(b"x"), ("a",))
+    row = (undecodable(b"x"), ("a",))
     with pytest.raises(sqlite3.IntegrityError), segment.transaction(synchronous="FULL"):  # noqa: PT012 - as above
         segment.settle("a", ids[:1])
-        segment.insert([same, same])
+        segment.insert(ids[1], [row])
     assert (segment.pending(), dict(segment.rows), dict(segment.leased)) == before
     with segment.transaction(synchronous="FULL"):
         segment.settle("a", ids[:1])

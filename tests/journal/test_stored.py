@@ -44,7 +44,7 @@ def signed() -> Signed:
 
 def kept_of(event: Event, *redactions: Sequence[str]) -> Event:
     """What is read back of what was stored for sinks with these redactions."""
-    row = stored(Effect(event=event), [Redactor(paths) for paths in redactions] if all(redactions) else [])
+    row = stored(Effect(event), [Redactor(paths) for paths in redactions] if all(redactions) else [])
     restored_event = restored(EventRow(1, *row), 0).event
     assert restored_event is not None
     return restored_event
@@ -52,12 +52,13 @@ def kept_of(event: Event, *redactions: Sequence[str]) -> Event:
 
 def test_an_effect_comes_back_as_it_was() -> None:
     """The event with its id and time, the name, the timeout and the call site; it has been attempted so often."""
-    effect = Effect(event=Counted(n=7, text="ü\0\n"), name="a name", timeout=2.5, site=("C:/a:b.py", 12))
+    effect = Effect(Counted(n=7, text="ü\0\n"), name="a name", timeout=2.5)
+    effect.site = "C:/a:b.py:12"
     effect.replayed = True
     back = restored(EventRow(1, *stored(effect, [])), 3)
     assert back.event == effect.event
     assert (back.name, back.timeout, back.site, back.attempts, back.replayed) == (
-        *("a name", 2.5, ("C:/a:b.py", 12)),
+        *("a name", 2.5, "C:/a:b.py:12"),
         *(3, True),
     )
 
@@ -109,7 +110,7 @@ def test_what_cannot_be_read_says_what_is_wrong() -> None:
 def test_what_every_sink_hides_is_not_stored_and_all_else_is(redactions: list[list[str]], hidden: set[str]) -> None:
     """Partial overlaps included: a value is hidden where each of them hides it, by whatever path."""
     event = signed()
-    text = stored(Effect(event=event), [Redactor(paths) for paths in redactions] if all(redactions) else [])[2].decode()
+    text = stored(Effect(event), [Redactor(paths) for paths in redactions] if all(redactions) else [])[2].decode()
     assert {secret for secret in SECRETS if secret not in text} == hidden
     assert kept_of(event, *redactions).id == event.id
 
@@ -195,4 +196,44 @@ async def test_an_event_that_has_no_json_goes_its_way_in_memory(
         await fx.flush(5)
         assert fx.stats().journal.committed == 1  # type: ignore[union-attr]
     assert [type(event) for event in given] == [Unwritable, Counted]
-    assert "cannot be written as JSON, so the journal cannot keep it" in caplog.text
+    assert caplog.text.count("cannot be written as JSON, so the journal cannot keep it") == 1
+
+
+@pytest.mark.contract("J06")
+@pytest.mark.parametrize("column", ["name", "site"])
+def test_a_row_whose_texts_are_none_is_unreadable(column: str) -> None:
+    """A disk has damaged it: it is a dead letter, and nobody after that has to mind."""
+    row = EventRow(1, *stored(Effect(Counted(n=1)), []))
+    with pytest.raises(ValueError, match="no text"):
+        restored(row._replace(**{column: b"file.py:1"}), 0)
+
+
+class Guarded(Event, kind="journal_test.guarded"):
+    """One of its fields has no JSON."""
+
+    n: int = 0
+    secret: Any = None
+
+
+@pytest.mark.anyio
+async def test_a_sink_that_may_not_see_what_cannot_be_stored_has_the_rest_on_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other one has it from memory."""
+    redacting = SinkOptions(delivery="journal", redact=["secret"])
+    plain = SinkOptions(delivery="journal", max_event_bytes=None)
+
+    async def a(event: Guarded) -> None:
+        assert event.n == 1
+
+    async def b(event: Guarded) -> None:
+        assert event.n == 1
+
+    async with journaled(tmp_path, lanes={"a": redacting, "b": plain}, a=a, b=b) as fx:
+        async with fx.scope():
+            after(Guarded(n=1, secret=object()))
+        await fx.flush(5)
+        stats = fx.stats()
+        assert stats.journal.committed == 1  # type: ignore[union-attr]
+        assert (stats.sinks["a"].delivered, stats.sinks["b"].delivered) == (1, 1)
+    assert "it is delivered from memory" in caplog.text

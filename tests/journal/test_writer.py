@@ -88,6 +88,7 @@ def started(writer: Writer) -> Iterator[Writer]:
 def insert(writer: Writer, *numbers: int, sinks: tuple[str, ...] = ("s",)) -> tuple[list[int], Commit]:
     """Has events written; their ids, and what to wait for."""
     _, first, commit = writer.insert([(row, sinks) for row in rows_of(Counted(n=n) for n in numbers)])
+    commit.hurry()  # somebody will wait for it
     return list(range(first, first + len(numbers))), commit
 
 

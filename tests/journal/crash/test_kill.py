@@ -40,7 +40,7 @@ def audit_log(postgres_url: str) -> Iterator[tuple[sa.Engine, sa.Table]]:
     engine = sa.create_engine(postgres_url, poolclass=sa.NullPool)
     table = audit_table(f"audit_{uuid4().hex[:12]}")
     yield engine, table
-    table.drop(engine, checkfirst=True)
+    table.metadata.drop_all(engine)
 
 
 @pytest.mark.contract("J02", "J05")

@@ -133,6 +133,6 @@ def test_the_tape_has_all_that_was_done(tmp_path: Path) -> None:
         disk.follow(step)
     assert disk.image(everything, Random()) == {Path("one.sqlite"): (tmp_path / "one.sqlite").read_bytes()}
     with closing(sqlite3.connect(tmp_path / "one.sqlite")) as connection:
-        connection.execute("DELETE FROM delivery")
+        connection.execute("DELETE FROM event")
         connection.commit()
     assert len(recorder.tape) == steps

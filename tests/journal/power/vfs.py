@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -218,7 +218,8 @@ class Recorder:
                 self._directory(path.relative_to(self.root))
                 self._find(path)
             elif _is_database(path):
-                self._named(path.relative_to(self.root))
+                with suppress(FileNotFoundError):  # another thread has removed it since it was listed
+                    self._named(path.relative_to(self.root))
 
     def _directory(self, path: PurePath) -> None:
         if path not in self._names:
@@ -229,9 +230,10 @@ class Recorder:
         with self._lock:
             number = self._names.get(path)
             if number is None:
+                content = (self.root / path).read_bytes()
                 number = self._names[path] = next(self._numbers)
                 self._take(Create(path, number))
-                if content := (self.root / path).read_bytes():
+                if content:
                     self._take(Write(number, 0, content))
         return number
 
