@@ -7,6 +7,7 @@ import logging
 from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -115,6 +116,8 @@ async def test_posthog_gets_its_batch_format(collector: Collector) -> None:
                 "distinct_id": "17",
                 "properties": {
                     "$lib": "sidefx",
+                    "$lib_version": version("sidefx"),
+                    "$is_server": True,
                     "$ip": "203.0.113.9",
                     "$useragent": "Browser/1",
                     "$pathname": "/orders",
@@ -315,11 +318,11 @@ async def test_one_oversize_event_is_rejected_by_itself(collector: Collector) ->
     assert _sent_ids(collector, "messageId") == [[1, 3]]
 
 
-async def test_an_event_larger_than_a_whole_request_is_rejected(collector: Collector) -> None:
-    """PostHog has no cap on an event of its own: the request's is the limit."""
+async def test_posthogs_own_cap_on_an_event_is_kept(collector: Collector) -> None:
+    """900 KiB, as in PostHog's own client: a larger one would cost its whole request."""
     async with _analytics(collector, "posthog") as sink:
-        with pytest.raises(PermanentError, match="posthog takes at most 5,2"):
-            await sink.send_batch([_order(1, properties={"text": "x" * 5 * 1024 * 1024})])
+        with pytest.raises(PermanentError, match="posthog takes at most 921,600"):
+            await sink.send_batch([_order(1, properties={"text": "x" * 900 * 1024})])
     assert collector.received == []
 
 
@@ -393,7 +396,7 @@ async def test_one_reason_for_the_whole_batch_is_raised_as_itself(
 
 
 @pytest.mark.contract("F03")
-@pytest.mark.parametrize("preset", ["segment", "posthog"])
+@pytest.mark.parametrize("preset", ["segment", "posthog", "posthog_v1"])
 async def test_the_key_is_shown_nowhere(preset: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in the repr, in an error, or in a log, whether the receiver refuses or is gone."""
     caplog.set_level(logging.DEBUG)

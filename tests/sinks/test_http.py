@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
+import struct
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -178,6 +181,24 @@ async def test_a_cancelled_request_leaves_nothing_behind(collector: Collector, c
     assert (await _http.request(client, "POST", collector.url)).status_code == 200
 
 
+async def test_a_connection_that_breaks_in_mid_request_leaves_nothing_behind(client: _http.Client) -> None:
+    """Nor a warning: trio's of a generator that nobody ended, which the body must not be."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset() -> None:
+            peer, _ = server.accept()
+            peer.recv(1)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, reset)
+            with pytest.raises(TransientError, match=r"POST 127\.0\.0\.1:\d+ failed: "):
+                await _http.request(client, "POST", url, content=b"x" * 20_000_000)
+    gc.collect()
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 10000000", "Connection: close"])
 async def test_an_answer_without_end_is_cut_off(collector: Collector, client: _http.Client, framing: str) -> None:
     """The status counts; the memory that a receiver can take is bounded."""
@@ -186,6 +207,35 @@ async def test_an_answer_without_end_is_cut_off(collector: Collector, client: _h
     response = await _http.request(client, "POST", collector.url)
     assert response.status_code == 200
     assert response.num_bytes_downloaded < 1_000_000  # a chunk may be larger than the cap, all of it never is
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, True), (1_000, True), (1_001, False), (100_000, False)])
+async def test_an_answer_is_read_as_far_as_it_may_be(
+    collector: Collector, client: _http.Client, size: int, kept: bool
+) -> None:
+    """The whole of it, or nothing: half an answer says nothing. The connection is used again where it was short."""
+    for _ in range(2):
+        collector.answer(200, {"Retry-After": "7"}, b"x" * size)
+        answer = await _http.ask(client, collector.url, content=b"question", max_bytes=1_000)
+        assert answer[:3] == (200, 7.0, b"x" * size if kept else None)
+        assert answer.headers["retry-after"] == answer.headers["Retry-After"] == "7"
+    assert collector.received[0].body == b"question"
+    assert collector.connections == (1 if size < _http.MAX_ANSWER_BYTES else 2)
+
+
+async def test_a_protocol_can_have_a_list_of_its_own_of_what_is_later(
+    collector: Collector, client: _http.Client
+) -> None:
+    """Then the usual one does not hold; what the sink accepts is returned."""
+    for status in (429, 500, 413):
+        collector.answer(status, {"Retry-After": "7"}, b"said")
+    with pytest.raises(TransientError, match="answered 429") as caught:
+        await _http.ask(client, collector.url, content=b"", later={429})
+    assert caught.value.retry_after == 7
+    with pytest.raises(PermanentError, match="answered 500"):
+        await _http.ask(client, collector.url, content=b"", later={429})
+    answer = await _http.ask(client, collector.url, content=b"", accept={413})
+    assert answer[:3] == (413, 7.0, b"said")
 
 
 async def test_compressed_answers_are_not_unpacked(collector: Collector, client: _http.Client) -> None:
@@ -273,6 +323,25 @@ def test_a_header_value_cannot_leave_its_header(value: str) -> None:
     with pytest.raises(ValueError, match="the value of X-Token") as caught:
         _http.checked_headers({"X-Token": SecretStr(value)})
     assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "same"),
+    [
+        ("/", True),
+        ("/a%20b/c..d?e=%2F&f", True),
+        ("/a?", True),
+        ("/a?b=/../c", True),
+        ("/a/../b", False),
+        ("/a/.", False),
+        ("/a b", False),
+        ("/ö", False),
+        ("/" + "a" * 70_000, False),
+    ],
+)
+def test_what_a_request_would_change_is_told(path: str, same: bool) -> None:
+    """Dot segments go, and what no URL may hold is encoded; one too long is none."""
+    assert _http.goes_as_it_is(path) is same
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "a\r\nb", "é", "Content-Length", "Host", "X-Own"])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 
 class Item(NamedTuple):
@@ -16,7 +16,28 @@ class Item(NamedTuple):
     json: bytes
 
 
-Chunk: TypeAlias = Sequence[Item]
+class Frame(NamedTuple):
+    """What stands around the events of a request."""
+
+    head: bytes
+    tail: bytes
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.head) + len(self.tail)
+
+
+class Chunk(NamedTuple):
+    """The events of one request, in order, and what the vendor wants to be told once for all of them."""
+
+    shared: bytes
+    items: tuple[Item, ...]
+
+    def halves(self) -> tuple[Chunk, Chunk]:
+        """The chunk in two, for a receiver that refuses it as it is."""
+        middle = len(self.items) // 2
+        return Chunk(self.shared, self.items[:middle]), Chunk(self.shared, self.items[middle:])
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
@@ -28,29 +49,38 @@ def encode(value: Mapping[str, Any]) -> bytes:
     return to_json(value, inf_nan_mode="null", bytes_mode="base64")
 
 
-def body(envelope: Mapping[str, Any], chunk: Chunk) -> bytes:
-    """The envelope's fields, and the chunk as its `batch`."""
-    head = encode(envelope)[:-1] + (b"," if envelope else b"")
-    return head + b'"batch":[' + b",".join(item.json for item in chunk) + b"]}"
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value in the types of JSON alone, each as `encode` writes it.
+
+    Raises:
+        ValueError: it holds something that JSON has no form for.
+    """
+    decoded: dict[str, Any] = from_json(encode(value))
+    return decoded
 
 
-def pack(items: Iterable[Item], *, max_bytes: int | None, max_events: int | None) -> Iterator[Chunk]:
-    """The items in order, in chunks of at most that many events and bytes of JSON; an item too large stands alone."""
-    chunk: list[Item] = []
+def around(fields: Mapping[str, Any], name: str) -> Frame:
+    """A frame of those fields, with the events as the list `name`."""
+    head = encode(fields)[:-1] + (b"," if fields else b"")
+    return Frame(head + b'"%s":[' % name.encode(), b"]}")
+
+
+def body(frame: Frame, items: Iterable[Item]) -> bytes:
+    """The whole of it."""
+    return frame.head + b",".join(item.json for item in items) + frame.tail
+
+
+def pack(items: Iterable[Item], *, max_bytes: int | None, max_events: int | None) -> Iterator[tuple[Item, ...]]:
+    """The items in order, together as far as that many events and bytes of JSON; one too large stands alone."""
+    packed: list[Item] = []
     size = -1  # the first has no comma before it
     for item in items:
         grown = size + 1 + len(item.json)
-        full = (max_bytes is not None and grown > max_bytes) or len(chunk) == max_events
-        if chunk and full:
-            yield chunk
-            chunk, grown = [], len(item.json)
-        chunk.append(item)
+        full = (max_bytes is not None and grown > max_bytes) or len(packed) == max_events
+        if packed and full:
+            yield tuple(packed)
+            packed, grown = [], len(item.json)
+        packed.append(item)
         size = grown
-    if chunk:
-        yield chunk
-
-
-def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """The chunk in two, for a receiver that found it too large."""
-    middle = len(chunk) // 2
-    return chunk[:middle], chunk[middle:]
+    if packed:
+        yield tuple(packed)

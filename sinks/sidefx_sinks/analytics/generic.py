@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sidefx import TrackEvent
+from sidefx_sinks.analytics.chunk import Frame, around
 from sidefx_sinks.analytics.preset import Preset, Visit, timestamp, without_none
 
 
 def _item(event: TrackEvent, visit: Visit) -> dict[str, Any]:
+    consent = {} if event.consent is None else {"consent": event.consent}
     return {
         "id": str(event.id),
         "event": event.event,
@@ -18,11 +21,11 @@ def _item(event: TrackEvent, visit: Visit) -> dict[str, Any]:
         "properties": event.properties,
         "context": without_none(**visit._asdict()) | event.context,
         "timestamp": timestamp(event.at),
-    }
+    } | consent
 
 
-def _envelope(_key: str, _sent_at: datetime) -> dict[str, Any]:
-    return {}
+def _frame(_shared: Mapping[str, Any], _key: str, _sent_at: datetime) -> Frame:
+    return around({}, "batch")
 
 
-GENERIC = Preset(path="", url=None, item=_item, envelope=_envelope, needs_key=False)
+GENERIC = Preset(name="json", path="", url=None, item=_item, frame=_frame)
