@@ -91,7 +91,8 @@ async def test_the_cloudevents_library_reads_it(collector: Collector) -> None:
     [request] = collector.received
     event = from_http_event(HTTPMessage(dict(request.headers), request.body))
     assert (event.get_type(), event.get_source(), event.get_specversion()) == ("audit", "sidefx", "1.0")
-    assert event.get_data()["action"] == "order.create"
+    data: Any = event.get_data()
+    assert data["action"] == "order.create"
 
 
 async def test_plain_json_is_what_standard_webhooks_recommends(collector: Collector) -> None:
@@ -126,7 +127,7 @@ async def test_the_signature_is_that_of_the_specification(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Id, timestamp and body, joined by dots, under HMAC-SHA256: equal to what the reference makes of them."""
-    monkeypatch.setattr("sidefx_sinks.webhook.time", SimpleNamespace(time=lambda: 1_700_000_000.9))
+    monkeypatch.setattr("sidefx_sinks.webhook.signature.time", SimpleNamespace(time=lambda: 1_700_000_000.9))
     async with Webhook(url=collector.url, secret=SecretStr(OLD)) as sink:
         await sink.send(_shipped())
     [request] = collector.received
@@ -150,7 +151,7 @@ async def test_a_retry_keeps_its_id_and_takes_a_new_timestamp(
 ) -> None:
     """So that the receiver can drop duplicates, and a late retry is not taken for a replay attack."""
     clock = iter([1_700_000_000.0, 1_700_000_060.0])
-    monkeypatch.setattr("sidefx_sinks.webhook.time", SimpleNamespace(time=lambda: next(clock)))
+    monkeypatch.setattr("sidefx_sinks.webhook.signature.time", SimpleNamespace(time=lambda: next(clock)))
     collector.answer(503)
     event = _shipped()
     async with Webhook(url=collector.url, secret=SecretStr(NEW)) as sink:
@@ -271,7 +272,7 @@ async def test_check_posts_nothing(collector: Collector) -> None:
 def test_a_wrong_setting_is_refused_at_construction(settings: dict[str, Any], complaint: str) -> None:
     """With the setting's name and the remedy, and without its value."""
     with pytest.raises(ValueError, match=complaint) as caught:
-        Webhook(**{"url": "https://hooks.example/"} | settings)
+        Webhook(**dict[str, Any](url="https://hooks.example/") | settings)
     assert "s3cret" not in str(caught.value)
 
 
