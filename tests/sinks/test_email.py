@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import ssl
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
@@ -13,7 +15,7 @@ import trustme
 from aiosmtpd.smtp import LoginPassword
 from pydantic import SecretStr
 
-from sidefx import EmailEvent, PermanentError, TransientError
+from sidefx import ConfigError, EmailEvent, PermanentError, SideEffects, TransientError
 from sidefx.sink import inspect_sink
 from sidefx_sinks.email import Email
 
@@ -21,7 +23,6 @@ from .smtp_server import Mailroom, letter, serving, sink_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +56,58 @@ def test_the_contract() -> None:
     hints = get_type_hints(Email.__init__, include_extras=True)
     del hints["return"]
     assert all(hint.__metadata__[0].description for hint in hints.values())
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    """With its name as the table's first column has it."""
+    page = (Path(__file__).parents[2] / "docs" / "sinks" / "email.md").read_text(encoding="utf-8")
+    explained = {name for line in page.splitlines() if line.startswith("| `") for name in line.split("|")[1].split("`")}
+    assert inspect.signature(Email).parameters.keys() <= explained
+
+
+async def test_a_file_can_say_it_all(room: Mailroom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What code says, TOML says: paths, lists, rates, functions by name."""
+    (tmp_path / "shop_rules.py").write_text("def bounced(address):\n    return address.startswith('qb')\n")
+    (tmp_path / "suppressed.txt").write_text("qc@staging.example")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sidefx.toml").write_text(f"""
+        [sinks.email]
+        type = "email"
+        sender = "shop@example.org"
+        host = "127.0.0.1"
+        port = {room.port}
+        tls = "none"
+        connections = 2
+        mails_per_connection = 1
+        max_recipients = 2
+        recipient_rate = "1000/s"
+        redirect_to = ["qa@staging.example", "qb@staging.example", "qc@staging.example", "qd@staging.example"]
+        suppression_file = "suppressed.txt"
+        suppressed = "shop_rules:bounced"
+        state = ".sidefx/email.sqlite"
+        [sinks.files]
+        type = "email"
+        sender = "shop@example.org"
+        transport = "directory"
+        directory = "mail"
+    """)
+    async with SideEffects.from_toml("sidefx.toml") as fx:
+        await fx.emit(event := letter())
+        await fx.flush(10)
+        [dead] = fx.dead_letters
+    assert [mail.recipients for mail in room.mails] == [["qa@staging.example", "qd@staging.example"]]
+    assert "2 of 4 recipients" in dead.error
+    assert (tmp_path / "mail" / f"{event.id}.eml").exists()
+
+
+async def test_an_empty_variable_does_not_turn_staging_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a mistake of the file, found at the start."""
+    monkeypatch.delenv("STAGING_MAIL", raising=False)
+    lines = '[sinks.email]\ntype = "email"\nsender = "shop@example.org"\nredirect_to = "${STAGING_MAIL:-}"'
+    (tmp_path / "sidefx.toml").write_text(lines)
+    with pytest.raises(ConfigError, match="redirect_to is empty"):
+        SideEffects.from_toml(tmp_path / "sidefx.toml")
 
 
 async def test_a_mail_arrives(sink: Email, room: Mailroom) -> None:
@@ -193,6 +246,42 @@ async def test_international_local_parts_need_the_server() -> None:
         assert room.commands == []
 
 
+async def test_an_international_recipient_does_not_lose_the_others_their_mail() -> None:
+    """Without SMTPUTF8 it is refused alone, whether it is seen in the mail or not; the others get it in ASCII."""
+    async with serving() as room, sink_for(room) as sink:
+        for values in ({"cc": "änne@example.org"}, {"bcc": "änne@example.org"}):
+            with pytest.raises(
+                PermanentError, match=r"1 of 2 recipients \(ä\*\*\*@example.org: no SMTPUTF8\) for good"
+            ):
+                await sink.send(letter("bob@example.org", **values))
+    assert [mail.recipients for mail in room.mails] == [["bob@example.org"]] * 2
+    assert all(mail.content.isascii() for mail in room.mails)
+
+
+async def test_an_international_sender_needs_the_server() -> None:
+    """There is no mail without a From."""
+    async with serving() as room, sink_for(room, sender="änne@example.org") as sink:
+        with pytest.raises(PermanentError, match="SMTPUTF8"):
+            await sink.send(letter())
+        assert room.commands == []
+
+
+async def test_one_click_unsubscribe_arrives(sink: Email, room: Mailroom) -> None:
+    """The event's field becomes the two headers of RFC 8058."""
+    url = "https://shop.example.org/unsubscribe/" + "a" * 300
+    await sink.send(letter(unsubscribe=url))
+    assert room.mails[0].message["List-Unsubscribe"] == f"<{url}>"
+    assert room.mails[0].message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+async def test_staging_reaches_nobody_else(room: Mailroom) -> None:
+    """With `redirect_to`, no recipient of the event is ever named to the server."""
+    async with sink_for(room, redirect_to=["qa@staging.example", "dev@staging.example"]) as sink:
+        await sink.send(letter("ann@example.org", cc="bob@example.org", bcc="cid@example.org"))
+    assert [mail.recipients for mail in room.mails] == [["qa@staging.example", "dev@staging.example"]]
+    assert room.mails[0].message["X-Original-Bcc"] == "cid@example.org"
+
+
 async def test_a_mail_beyond_the_servers_size_is_permanent() -> None:
     """The server says its limit, and refuses at MAIL FROM (RFC 1870)."""
     async with serving(data_size_limit=1000) as room, sink_for(room) as sink:
@@ -266,7 +355,19 @@ async def test_a_refused_login_shows_no_secret(server_tls: ssl.SSLContext, ca_fi
                 shown = "".join(traceback.format_exception(refused.value)) + repr(sink) + repr(vars(sink))
                 assert wrong not in shown + repr(sink._server)
                 assert "shopkeeper" not in "".join(traceback.format_exception(refused.value))
-    assert room.logins
+    assert len(room.logins) == 2  # once a call, though the server has several methods: each try counts towards a lock
+
+
+async def test_a_method_that_the_server_refuses_is_not_the_password(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    """The next one is tried."""
+    settings = {"tls": "starttls", "ca_file": ca_file, "username": "shop", "password": SecretStr(PASSWORD)}
+    async with serving(tls=server_tls, auth=True) as room, sink_for(room, **settings) as sink:
+        room.refuse["AUTH PLAIN"] = "504 5.5.4 unrecognized authentication type"
+        await sink.check()
+        assert len(room.logins) == 1
+        room.refuse["AUTH LOGIN"] = "504 5.5.4 unrecognized authentication type"
+        with pytest.raises(PermanentError, match="refused the login"):
+            await sink.check()
 
 
 async def test_an_untrusted_certificate(server_tls: ssl.SSLContext) -> None:
@@ -314,13 +415,25 @@ async def test_no_starttls_no_mail(room: Mailroom) -> None:
             "in the clear",
         ),
         ({"tls": "none", "ca_file": "ca.pem"}, "ca_file has no use"),
+        ({"redirect_to": ""}, "redirect_to is empty"),
+        ({"redirect_to": []}, "redirect_to is empty"),
+        ({"redirect_to": ["", "qa@example.org"]}, "redirect_to is refused"),
+        ({"redirect_to": "everybody"}, "redirect_to is refused"),
+        ({"transport": "directory"}, "belong together"),
+        ({"directory": "mail"}, "belong together"),
+        ({"recipient_rate": "fast"}, r"recipient_rate is refused: a rate is written as '14/s'"),
+        ({"oauth_token": PASSWORD}, "belong together"),
+        ({"username": "a\x01auth=x", "oauth_token": PASSWORD}, "username is refused"),
+        ({"username": "a", "password": PASSWORD, "oauth_token": PASSWORD}, "give one of them"),
+        ({"tls": "none", "host": "192.0.2.1", "username": "a", "oauth_token": PASSWORD}, "in the clear"),
+        ({"tls": "none", "host": "192.0.2.1", "username": "a", "oauth": lambda: PASSWORD}, "in the clear"),
     ],
 )
 @pytest.mark.contract("F03")
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], reason: str) -> None:
     """At construction, with the setting's name and without a secret."""
     with pytest.raises(ValueError, match=reason) as refused:
-        Email(**{"sender": "shop@example.org"} | settings)
+        Email(**dict[str, Any](sender="shop@example.org") | settings)
     assert PASSWORD not in str(refused.value)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import anyio
+import anyio.lowlevel
 import pytest
 
-from sidefx import TransientError
+from sidefx import PermanentError, TransientError
+from tests.waiting import until
 
 from .smtp_server import Mailroom, letter, serving, sink_for
 
@@ -92,8 +93,8 @@ async def test_a_connection_that_the_server_dropped_is_renewed(room: Mailroom) -
         assert protocol is not None
         seen = protocol.connection_lost
 
-        def connection_lost(error: Exception | None) -> None:
-            seen(error)
+        def connection_lost(exc: Exception | None) -> None:
+            seen(exc)
             lost.set()
 
         protocol.connection_lost = connection_lost
@@ -221,3 +222,95 @@ async def test_what_a_cancelled_mail_has_not_said_stays_unsaid() -> None:
     server.close()
     assert 1000 <= len(heard) < 20_000_000
     assert not heard.endswith(b"\r\n.\r\n")
+
+
+async def test_no_more_connections_than_are_allowed(room: Mailroom) -> None:
+    """Mails beyond that wait for one to come free, and none of them shares."""
+    async with sink_for(room, connections=2) as sink:
+        at_once = 0
+
+        async def hold() -> None:
+            nonlocal at_once
+            at_once = max(at_once, len(room.connections))
+            await anyio.lowlevel.checkpoint()
+
+        room.before_taking = hold
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(sink.send, letter(f"ann{number}@example.org"))
+    assert len(room.connections) == at_once == 2
+    assert len({mail.recipients[0] for mail in room.mails}) == len(room.mails) == 8
+
+
+async def test_a_place_in_the_pool_is_given_back_whatever_happens(room: Mailroom) -> None:
+    """A refused, a broken and a cancelled mail leave room for the next."""
+    async with sink_for(room, connections=1) as sink:
+        for fault in ("550 no", "hang up", "421 no"):
+            room.refuse["DATA"] = fault
+            with pytest.raises((PermanentError, TransientError)):
+                await sink.send(letter())
+        room.refuse["DATA"] = "silence"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sink.send, letter())
+            with anyio.fail_after(10):
+                await room.silent.wait()
+            tasks.cancel_scope.cancel()
+        room.refuse.clear()
+        with anyio.fail_after(10):
+            await sink.send(letter())
+    assert len(room.mails) == 1
+
+
+async def test_a_connection_has_so_many_mails(room: Mailroom) -> None:
+    """Then it takes its leave, and the next mail has a new one."""
+    async with sink_for(room, mails_per_connection=2) as sink:
+        for _ in range(5):
+            await sink.send(letter())
+        assert room.commands.count("QUIT") == 2
+    assert [mail.connection for mail in room.mails] == [0, 0, 1, 1, 2]
+
+
+async def test_an_idle_connection_is_closed_without_a_further_mail(
+    room: Mailroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server need not time it out."""
+    monkeypatch.setattr("sidefx_sinks.email.connections._SWEEP", 0.01)
+    async with sink_for(room, idle=0.01) as sink:
+        await sink.send(letter())
+        await until(lambda: room.connections[0].transport is None)
+        assert sink._connections._free == []
+        await sink.send(letter())
+    assert [mail.connection for mail in room.mails] == [0, 1]
+
+
+async def test_recipients_are_paced(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`recipient_rate` counts recipients, over all connections: each mail makes the next wait for its own number."""
+    pauses: list[float] = []
+    clock = 1000.0
+
+    async def sleep_until(moment: float) -> None:
+        nonlocal clock
+        pauses.append(round(max(0.0, moment - clock), 6))
+        clock = max(clock, moment)
+
+    monkeypatch.setattr("sidefx_sinks.email.pace.anyio.sleep_until", sleep_until)
+    monkeypatch.setattr("sidefx_sinks.email.pace.anyio.current_time", lambda: clock)
+    async with sink_for(room, recipient_rate="10/s", max_recipients=2) as sink:
+        await sink.send(letter("a@example.org", "b@example.org", "c@example.org"))
+        await sink.send(letter())
+        clock += 60.0
+        await sink.send(letter())
+        await sink.send(letter())
+    assert pauses == [0.0, 0.2, 0.1, 0.0, 0.1]
+
+
+async def test_who_is_cancelled_while_it_waits_takes_no_place(room: Mailroom) -> None:
+    """Else attempts that time out would push those behind them away for ever."""
+    async with sink_for(room, recipient_rate="1/h") as sink:
+        await sink.send(letter())
+        for _ in range(3):
+            with anyio.move_on_after(0.01):
+                await sink.send(letter())
+        pace = sink._transport._pace  # type: ignore[union-attr]
+        assert 0 < pace._free_at - anyio.current_time() <= 3600
+    assert len(room.mails) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from datetime import UTC, datetime
 from email import message_from_bytes
-from email.header import Header
+from email.header import Header, decode_header
 from email.policy import compat32, default
 from typing import TYPE_CHECKING, Any
 
@@ -112,10 +112,89 @@ def test_a_recipient_named_twice_has_one_mail() -> None:
     assert mail.recipients == ("ann@example.org", "bob@example.org")
 
 
+def test_domains_are_compared_without_regard_to_case() -> None:
+    """What stands before the `@` is the receiving server's to interpret."""
+    mail = composed(to=("ann@Example.ORG",), cc=("ann@example.org", "Ann@example.org"))
+    assert mail.recipients == ("ann@example.org", "Ann@example.org")
+
+
 def test_long_urls_in_headers_stay_whole() -> None:
     """List-Unsubscribe with a long token is not folded into something that no client can read."""
     url = f"<https://example.org/unsubscribe?token={'a' * 300}>"
     assert url.encode() in composed(headers={"List-Unsubscribe": url}).content
+
+
+UNSUBSCRIBE = "https://shop.example.org/unsubscribe?token=a.b-c_d"
+
+
+def test_one_click_unsubscribe() -> None:
+    """RFC 8058: the URL, and the promise that a POST to it is enough."""
+    head = composed(unsubscribe=(UNSUBSCRIBE,)).head.decode()
+    assert f"\r\nList-Unsubscribe: <{UNSUBSCRIBE}>\r\n" in head
+    assert "\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" in head
+
+
+def test_unsubscribe_by_mail_is_no_click() -> None:
+    """A mailto URL goes beside, and promises nothing by itself."""
+    mailto = "mailto:unsubscribe@example.org?subject=off"
+    both = parsed(composed(unsubscribe=(UNSUBSCRIBE, mailto)))
+    assert both["List-Unsubscribe"] == f"<{UNSUBSCRIBE}>, <{mailto}>"
+    assert "List-Unsubscribe-Post" in both
+    assert "List-Unsubscribe-Post" not in parsed(composed(unsubscribe=(mailto,), cc=("bob@example.org",)))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"unsubscribe": (UNSUBSCRIBE,), "cc": ("bob@example.org",)}, "each recipient a mail of their own"),
+        ({"unsubscribe": (UNSUBSCRIBE, UNSUBSCRIBE)}, "one such URL"),
+        ({"unsubscribe": (UNSUBSCRIBE,), "headers": {"list-unsubscribe-post": "x"}}, "both in headers"),
+        *(
+            ({"unsubscribe": (url,)}, "URL in 'unsubscribe' is refused")
+            for url in (
+                "http://example.org/", "https://", "https:///x", "ftp://example.org", "https://example.org/ä",
+                "https://example.org/a b", "https://example.org/>,<https://evil.test/", "https://e.org/\r\nBcc: a@b.c",
+                "https://example.org/a,b", "mailto:", "https://example.org/" + "a" * 1000, "", "https://example.org/\n",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_unsubscribe_urls_that_cannot_work(values: dict[str, Any], reason: str) -> None:
+    """They are refused: one that a mail program cannot fetch, and one that would unsubscribe somebody else."""
+    with pytest.raises(PermanentError, match=reason):
+        composed(**values)
+
+
+def test_a_redirected_mail_names_those_whom_it_is_kept_from() -> None:
+    """Envelope, To, Cc and Bcc have the one address of staging; a reply to all reaches no customer."""
+    event = letter(to=("Ann <ann@example.org>",), cc=("bob@example.org",), bcc=("cid@example.org", "dan@example.org"))
+    qa = mailbox("QA <qa@staging.example>")
+    mail = compose(event, SHOP, text="a", html=None, max_bytes=10_000, redirect_to=[qa])
+    message = parsed(mail)
+    assert mail.recipients == ("qa@staging.example",)
+    assert (message["To"], message["Cc"], message["Bcc"]) == ("QA <qa@staging.example>", None, None)
+    assert message["X-Original-To"] == '"Ann" <ann@example.org>'
+    assert message["X-Original-Cc"] == "bob@example.org"
+    assert message["X-Original-Bcc"] == "cid@example.org, dan@example.org"
+
+
+def test_a_redirected_mail_answers_to_no_stranger_and_acts_for_none() -> None:
+    """A reply, a click that unsubscribes and a receipt of reading would reach those whom staging is to protect."""
+    event = letter(
+        reply_to=("customer@example.com",),
+        unsubscribe=("https://shop.example/u?t=ann",),
+        headers={"disposition-Notification-To": "boss@example.com", "X-Kept": "a"},
+    )
+    qa = mailbox("qa@staging.example")
+    message = parsed(compose(event, SHOP, text="a", html=None, max_bytes=10_000, redirect_to=[qa]))
+    assert message["Reply-To"] == "qa@staging.example"
+    assert message["X-Original-Reply-To"] == "customer@example.com"
+    assert message["X-Original-List-Unsubscribe"] == "<https://shop.example/u?t=ann>"
+    assert message["X-Original-List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert message["X-Original-Disposition-Notification-To"] == "boss@example.com"
+    assert message["X-Kept"] == "a"
+    for name in ("List-Unsubscribe", "List-Unsubscribe-Post", "Disposition-Notification-To"):
+        assert message[name] is None
 
 
 def test_tags_are_one_header() -> None:
@@ -180,6 +259,8 @@ def test_an_inline_part_without_html_is_attached() -> None:
         ("filename", lambda evil: {"attachments": (_file(filename=evil),)}),
         ("content type", lambda evil: {"attachments": (_file(content_type=f"text/{evil}"),)}),
         ("content type", lambda evil: {"attachments": (_file(content_type=f"text/plain; name={evil}"),)}),
+        ("'unsubscribe'", lambda evil: {"unsubscribe": (f"https://example.org/{evil}",)}),
+        ("'unsubscribe'", lambda evil: {"unsubscribe": (f"mailto:off@example.org?subject={evil}",)}),
         ("content id", lambda evil: {"attachments": (_file(content_id=evil),)}),
     ],
 )
@@ -197,6 +278,34 @@ def _file(**values: Any) -> Attachment:
     return Attachment.model_construct(
         None, **{"filename": "a", "content": b"a", "content_type": "text/plain", "content_id": None} | values
     )
+
+
+FIRST_HALF, SECOND_HALF = "=?utf-8?q?=0D=0ABcc:evil", "x?="
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"to": (f"{FIRST_HALF} <ann@example.org>", f"{SECOND_HALF} <bob@example.org>")},
+        {"to": (f"{FIRST_HALF}@example.org", f"{SECOND_HALF}@example.org")},
+        {"reply_to": (f'"{FIRST_HALF}" <ann@example.org>', f"{SECOND_HALF}@example.org")},
+        {"unsubscribe": (f"https://example.org/{FIRST_HALF}", f"mailto:{SECOND_HALF}")},
+        {"tags": (FIRST_HALF, SECOND_HALF)},
+    ],
+)
+def test_two_values_of_one_header_cannot_make_an_encoded_word(values: dict[str, Any]) -> None:
+    """What one of them begins and the other ends is refused, or written so that no reader takes it for one."""
+    try:
+        content = composed(**values).content
+    except PermanentError:
+        return
+    for value in message_from_bytes(content, policy=compat32).values():
+        unfolded = value.replace("\r\n", "").replace("\n", "")
+        words = [
+            word if isinstance(word, str) else word.decode(charset or "ascii")
+            for word, charset in decode_header(unfolded)
+        ]
+        assert "\r" not in "".join(words)
 
 
 def test_a_quoted_name_cannot_hide_an_encoded_word_behind_backslashes() -> None:
@@ -273,6 +382,7 @@ def test_header_names_are_field_names(name: str) -> None:
      "Ann, Bob <ann@example.org>", "Ann <ann@example.org> x", ".ann@example.org", "ann.@example.org",
      "ann@exa mple.org", "ann@example.org>", '"a b"@example.org', "group: ann@example.org;",
      f"{'a' * 65}@example.org", "ann@[127.0.0.1]",
+     "a\u3000b@example.org", "a\u00a0b@example.org", "a\u2003b@example.org", "Ann <a\u1680b@example.org>",
      "ann@example.org SIZE=1", "x" * 9000 + "@example.org"],
 )  # fmt: skip
 def test_an_address_is_exactly_one(address: str) -> None:
@@ -290,6 +400,23 @@ def test_international_addresses() -> None:
     international = composed(to=("Änne <änne@exämple.org>",))
     assert (international.recipients, international.international) == (("änne@xn--exmple-cua.org",), True)
     assert "<änne@xn--exmple-cua.org>".encode() in international.content
+
+
+def test_a_head_for_servers_without_smtputf8() -> None:
+    """There an international address is a group without members that names it; the others are as ever."""
+    mail = composed(to=("Änne <änne@exämple.org>", "Bob <bob@example.org>"), cc=("zoë@example.org",))
+    assert mail.plain_head is not None
+    assert mail.plain_head.isascii()
+    message = message_from_bytes(mail.plain_head + mail.body, policy=default)
+    assert [one.addr_spec for one in message["To"].addresses] == ["bob@example.org"]
+    assert message["To"].groups[0].display_name == "Änne änne@xn--exmple-cua.org"
+    assert [one.display_name for one in message["Cc"].groups] == ["zoë@example.org"]
+
+
+def test_nobody_stands_in_for_an_international_sender() -> None:
+    """A mail has to have an address that it is from."""
+    mail = compose(letter(), mailbox("änne@example.org"), text="a", html=None, max_bytes=10_000)
+    assert (mail.international, mail.plain_head) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +444,20 @@ def test_a_header_that_cannot_be_folded_is_rejected() -> None:
         composed(headers={"X-Note": "a" * 1200})
     with pytest.raises(PermanentError, match="8192"):
         composed(headers={"X-Note": "a " * 5000})
+
+
+@pytest.mark.parametrize("values", [{"text": "a\0b"}, {"text": None, "html": "a\0b"}, {"html": "a\0b"}])
+def test_a_nul_is_no_text(values: dict[str, Any]) -> None:
+    """Servers refuse it, cut the mail there, or drop it."""
+    with pytest.raises(PermanentError, match="contains a NUL"):
+        composed(**values)
+
+
+@pytest.mark.parametrize("filename", ["", "  "])
+def test_an_attachment_has_a_name(filename: str) -> None:
+    """Mail programs hide one without."""
+    with pytest.raises(PermanentError, match="filename is refused: it is empty"):
+        composed(attachments=(_file(filename=filename),))
 
 
 def test_text_that_is_no_text_is_rejected() -> None:

@@ -51,10 +51,15 @@ def mailbox(value: str) -> Mailbox:
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
         forbid_control_characters(name)  # taking out the backslashes can complete an encoded word
     local_part, at, domain = address.rpartition("@")
-    if not at or _LOCAL_PART.fullmatch(local_part) is None or len(local_part.encode()) > 64:
+    if not at or not is_local_part(local_part) or "?=" in address:
         msg = "it is not one e-mail address, such as 'ann@example.org' or 'Ann <ann@example.org>'"
         raise ValueError(msg)
     return Mailbox(name.strip(), local_part, ascii_domain(domain))
+
+
+def is_local_part(text: str) -> bool:
+    """Whether it can stand before the `@`; no kind of blank can, which a server or client would take for an end."""
+    return _LOCAL_PART.fullmatch(text) is not None and len(text.encode()) <= 64 and not any(map(str.isspace, text))
 
 
 def ascii_domain(domain: str) -> str:
@@ -70,7 +75,7 @@ def ascii_domain(domain: str) -> str:
     if len(encoded) > 253 or not all(_LABEL.fullmatch(label) for label in encoded.split(".")):
         msg = "its domain is no host name"
         raise ValueError(msg)
-    return encoded
+    return encoded.lower()
 
 
 def forbid_control_characters(value: str) -> None:

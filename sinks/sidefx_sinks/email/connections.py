@@ -9,19 +9,23 @@ import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
 
 from sidefx_sinks.email.address import ascii_domain
+from sidefx_sinks.email.replies import StartTlsRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from pydantic import SecretStr
+    from sidefx_sinks.email.login import Login
 
 _PATIENCE = 300.0  # seconds for one answer; the lane's `timeout` is what ends a call, long before
+_PARTING = 2.0  # seconds for taking leave
+_SWEEP = 1.0  # seconds: unused connections are looked at no more often
 _CLOSING = 421  # RFC 5321, 4.2.3: "Service not available, closing transmission channel"
 
 
@@ -33,8 +37,7 @@ class Server:
     port: int
     tls: Literal["none", "starttls", "tls"]
     ca_file: Path | None
-    username: str | None
-    password: SecretStr | None
+    login: Login | None
     local_hostname: str | None
 
     def __str__(self) -> str:
@@ -60,18 +63,28 @@ class Server:
             local_hostname=self.local_hostname or _machine(),
             timeout=_PATIENCE,
             use_tls=self.tls == "tls",
-            start_tls=self.tls == "starttls",
+            start_tls=False,  # here, step by step, so that each has an error of its own
             tls_context=tls_context,
         )
         try:
             await client.connect()
             await client.ehlo()
-            if self.username is not None and self.password is not None:
-                await client.login(self.username, self.password.get_secret_value())
+            if self.tls == "starttls":
+                await _start_tls(client)
+                await client.ehlo()
+            if self.login is not None:
+                await self.login(client)
         except BaseException:
             discard(client)
             raise
         return client
+
+
+async def _start_tls(client: SMTP) -> None:
+    try:
+        await client.starttls()
+    except SMTPResponseException as reply:
+        raise StartTlsRefusedError(reply.code, reply.message) from None
 
 
 def _machine() -> str:
@@ -83,22 +96,33 @@ def _machine() -> str:
 
 
 class Connections:
-    """A free list of connections; as many exist as mails were ever under way at once."""
+    """A pool: at most `most` connections, each for one mail at a time.
 
-    def __init__(self, server: Server, *, idle: float) -> None:
+    A kept one that nobody needs for `idle` seconds is closed, and so is one after `mails` mails:
+    servers count them, and a new connection may find a less busy server behind the name.
+    """
+
+    def __init__(self, server: Server, *, most: int, idle: float, mails: int | None) -> None:
         self._server = server
+        self._most = most
         self._idle = idle
+        self._mails = mails
+        self._places = asyncio.Semaphore(most)
         self._free: list[tuple[float, SMTP]] = []
+        self._begun: WeakKeyDictionary[SMTP, int] = WeakKeyDictionary()
+        """How many mails each connection has had."""
+        self._sweeping: asyncio.TimerHandle | None = None
         self._tls_context: ssl.SSLContext | None = None
 
-    async def prepare(self) -> None:
-        """Read what TLS needs, once; `connect` does it where nobody did before."""
-        if self._tls_context is None:
-            self._tls_context = await anyio.to_thread.run_sync(self._server.tls_context)
+    async def open(self) -> None:
+        """Read what TLS needs, and make ready for the loop that runs."""
+        self._places = asyncio.Semaphore(self._most)
+        if self._server.login is not None:
+            self._server.login.open()
+        self._tls_context = await anyio.to_thread.run_sync(self._server.tls_context)
 
     async def connect(self) -> SMTP:
         """A new connection, the caller's own: to be discarded, not to be shared."""
-        await self.prepare()
         return await self._server.connect(self._tls_context)
 
     @contextlib.asynccontextmanager
@@ -109,6 +133,11 @@ class Connections:
         anything of the mail was sent, it is renewed, once. It is kept again after success, and
         after a refusal that a RSET wipes out; it is cut after all else, cancellation included.
         """
+        async with self._places, self._borrowed(begin) as client:
+            yield client
+
+    @contextlib.asynccontextmanager
+    async def _borrowed(self, begin: Callable[[SMTP], Awaitable[None]]) -> AsyncIterator[SMTP]:
         client, kept = self._take(), True
         if client is None:
             client, kept = await self.connect(), False
@@ -131,15 +160,40 @@ class Connections:
                 discard(client)
                 raise
             else:
-                self._keep(client)
+                await self._give_back(client)
             raise
         except BaseException:
             discard(client)
             raise
-        self._keep(client)
+        await self._give_back(client)
 
     def _take(self) -> SMTP | None:
         """The freshest connection that may still be trusted; those that may not are closed."""
+        self._sweep()
+        return self._free.pop()[1] if self._free else None
+
+    async def _give_back(self, client: SMTP) -> None:
+        if not client.is_connected:
+            return
+        self._begun[client] = self._begun.get(client, 0) + 1
+        if self._mails is not None and self._begun[client] >= self._mails:
+            await leave([client])
+            return
+        self._free.append((time.monotonic(), client))
+        if self._sweeping is None:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(max(self._idle, _SWEEP), self._sweep_and_go_on)
+
+    def _sweep_and_go_on(self) -> None:
+        self._sweeping = None
+        self._sweep()
+        if self._free:
+            self._sweep_later()
+
+    def _sweep(self) -> None:
+        """Close what is no longer to be trusted."""
         oldest = time.monotonic() - self._idle
         trusted = []
         for since, client in self._free:
@@ -148,23 +202,26 @@ class Connections:
             else:
                 client.close()
         self._free = trusted
-        return trusted.pop()[1] if trusted else None
-
-    def _keep(self, client: SMTP) -> None:
-        if client.is_connected:
-            self._free.append((time.monotonic(), client))
 
     async def close(self) -> None:
         """Take leave (QUIT) of every kept connection, for two seconds in all, and close it."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         free, self._free = self._free, []
-        try:
-            with anyio.move_on_after(2):
-                for _, client in free:
-                    with contextlib.suppress(SMTPException, OSError):
-                        await client.quit()
-        finally:
-            for _, client in free:
-                discard(client)
+        await leave([client for _, client in free])
+
+
+async def leave(clients: list[SMTP]) -> None:
+    """Say QUIT, for two seconds in all, and cut the connections; what the server makes of it matters to nobody."""
+    try:
+        with anyio.move_on_after(_PARTING):
+            for client in clients:
+                with contextlib.suppress(SMTPException, OSError):
+                    await client.quit()
+    finally:
+        for client in clients:
+            discard(client)
 
 
 def discard(client: SMTP) -> None:

@@ -22,9 +22,17 @@ from sidefx_sinks.email.address import masked
 
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")  # RFC 3463
 _ADDRESS = re.compile(r"[^\s<>@:,;\"'()]{1,64}@[^\s<>@:,;\"'()]+")
+
+
+class StartTlsRefusedError(SMTPResponseException):
+    """The server offers STARTTLS and refuses it."""
+
+
+_BEFORE_THE_MAIL = (SMTPConnectResponseError, SMTPHeloError, StartTlsRefusedError)
 _COMMANDS: dict[type[SMTPResponseException], str] = {
     SMTPConnectResponseError: "the connection",
     SMTPHeloError: "EHLO",
+    StartTlsRefusedError: "STARTTLS",
     SMTPSenderRefused: "MAIL FROM",
     SMTPDataError: "DATA",
 }
@@ -33,6 +41,15 @@ _COMMANDS: dict[type[SMTPResponseException], str] = {
 def is_permanent(reply: SMTPResponseException) -> bool:
     """RFC 5321, 4.2.1: 5yz is a refusal for good; 4yz, and what is no SMTP at all, may pass."""
     return 500 <= reply.code <= 599
+
+
+def refuses_recipient(reply: SMTPResponseException) -> bool:
+    """Whether the recipient is refused for good.
+
+    552 that says nothing else means too many recipients at once, and the rest may come later
+    (RFC 5321, 4.5.3.1.10).
+    """
+    return is_permanent(reply) and code(reply) not in {"552", "552 5.5.3"}
 
 
 def code(reply: SMTPResponseException) -> str:
@@ -44,7 +61,9 @@ def code(reply: SMTPResponseException) -> str:
 def failure(error: SMTPException | OSError, server: str) -> PermanentError | TransientError:
     """The sidefx error for what went wrong with `server` (`host:port`): one line, without secret or address."""
     if isinstance(error, SMTPResponseException):
-        return (PermanentError if is_permanent(error) else TransientError)(_answer(error, server))
+        # A server that greets with 5yz (busy, maintenance, a block list) has not seen the mail, and has judged none.
+        for_good = is_permanent(error) and not isinstance(error, _BEFORE_THE_MAIL)
+        return (PermanentError if for_good else TransientError)(_answer(error, server))
     if isinstance(error, OSError):  # aiosmtplib's own errors of connections and time are among them
         return TransientError(_silence(error, server))
     # What is left is the client's own refusal: the server offers no STARTTLS, or no AUTH that it knows.
@@ -53,7 +72,7 @@ def failure(error: SMTPException | OSError, server: str) -> PermanentError | Tra
 
 def _answer(reply: SMTPResponseException, server: str) -> str:
     if isinstance(reply, SMTPAuthenticationError):  # the server's words may repeat the user's name
-        return f"{server} refused the login ({code(reply)}): check username and password"
+        return f"{server} refused the login ({code(reply)}): check username and password, or the OAuth token"
     return f"{server} answered {reply.code} to {_COMMANDS.get(type(reply), 'a command')}: {_words(reply.message)}"
 
 
