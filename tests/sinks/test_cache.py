@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from uuid import uuid4
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from sidefx import (
     InvalidateEvent,
     MissingExtraError,
     PartialError,
     PermanentError,
+    SideEffects,
     TransientError,
     invalidate,
 )
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+PAGE = Path(__file__, "../../../docs/sinks/cache.md").resolve().read_text(encoding="utf-8")
+
 
 class CountingStore:
     """A store that writes down what it is asked to clear, and refuses what it is told to."""
 
-    clears = ("keys", "tags", "prefixes", "everything")
+    clears: tuple[str, ...] = ("keys", "tags", "prefixes", "everything")
 
     def __init__(self, refuses: dict[Target, Exception] | None = None, away: Exception | None = None) -> None:
         self.cleared: list[Target] = []
@@ -104,6 +107,27 @@ async def test_of_a_mixed_event_what_applies_is_cleared() -> None:
     assert store.cleared == [Target("keys", "a")]
 
 
+def test_an_event_may_name_hosts_alone() -> None:
+    """One, or several; with nothing at all there is nothing to invalidate."""
+    assert invalidate(hosts="shop.example").hosts == ("shop.example",)
+    event = invalidate(hosts=["a.example", "b.example"], keys="k")
+    assert InvalidateEvent.model_validate_json(event.model_dump_json()) == event
+    with pytest.raises(ValidationError, match="hosts or everything=True: there is nothing to invalidate"):
+        invalidate(hosts=[])
+
+
+async def test_hosts_are_for_the_stores_that_have_them() -> None:
+    """Elsewhere an event of hosts alone is refused, and of a mixed one the rest is cleared."""
+    store = CountingStore()
+    sink = sink_of(store)
+    with pytest.raises(PermanentError, match="the event names only hosts"):
+        await sink.send_batch([invalidate(hosts="shop.example")])
+    await sink.send_batch([invalidate(hosts="shop.example", keys="a")])
+    store.clears = ("hosts",)
+    await sink.send_batch([invalidate(hosts="shop.example", keys="a")])
+    assert store.cleared == [Target("keys", "a"), Target("hosts", "shop.example")]
+
+
 @pytest.mark.parametrize(
     "event", [invalidate(everything=True), invalidate(prefixes=""), invalidate(keys="k", everything=True)]
 )
@@ -120,6 +144,14 @@ async def test_everything_is_cleared_where_it_is_allowed() -> None:
     store = CountingStore()
     await sink_of(store, allow_everything=True).send_batch([invalidate(everything=True), invalidate(prefixes=[""])])
     assert store.cleared == [Target("everything", "")]
+
+
+async def test_two_events_of_one_id_are_both_cleared() -> None:
+    """Neither stands for the other."""
+    first = invalidate(keys="a")
+    store = CountingStore()
+    await sink_of(store).send_batch([first, first.model_copy(update={"keys": ("b",)})])
+    assert store.cleared == [Target("keys", "a"), Target("keys", "b")]
 
 
 async def test_a_refused_target_fails_the_events_that_named_it_and_no_other() -> None:
@@ -179,9 +211,18 @@ def test_every_setting_is_annotated_and_described() -> None:
 
 def test_every_setting_is_on_the_documentations_page() -> None:
     """The table of settings names each of them, and no other."""
-    page = Path(__file__, "../../../docs/sinks/cache.md").resolve().read_text(encoding="utf-8")
-    table = page.split("## Settings")[1].split("\n\n## ")[0]
+    table = PAGE.split("## Settings")[1].split("\n\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(Cache.__init__.__kwdefaults__) | {"store"}
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+def test_the_examples_of_the_page_load(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each names sinks that can be made."""
+    for name in ("REDIS_URL", "PURGE_TOKEN", "CLOUDFLARE_TOKEN"):
+        monkeypatch.setenv(name, "redis://h" if name == "REDIS_URL" else "secret")
+    path = tmp_path / "sidefx.toml"
+    path.write_text(example.replace("myapp.caching:cache", "cashews:cache"), encoding="utf-8")
+    assert SideEffects.from_toml(path).stats().sinks
 
 
 @pytest.mark.parametrize(
@@ -196,9 +237,25 @@ def test_every_setting_is_on_the_documentations_page() -> None:
         ),
         ({"store": "redis", "url": SecretStr("http://:hunter2@h")}, "url must be redis://"),
         ({"store": "redis", "url": SecretStr("redis://:hunter2#@h")}, "url must be redis://"),
+        ({"store": "redis", "url": SecretStr("redis://:4711/hunter2@h:6379/0")}, "url must be redis://"),
+        ({"store": "redis", "url": SecretStr("redis://app:4711#hunter2@h")}, "url must be redis://"),
+        ({"store": "redis", "url": SecretStr("redis://:4711?a=hunter2@h")}, "url must be redis://"),
+        ({"store": "redis", "url": SecretStr("unix://:a/hunter2@/run/redis.sock")}, "url must be redis://"),
         ({"store": "http", "nodes": ["varnish:6081"]}, "nodes: "),
         ({"store": "http", "nodes": ["http://user:hunter2@varnish"]}, "credentials belong in headers"),
         ({"store": "http", "nodes": ["http://v"], "tag_header": "x:y"}, "tag_header"),
+        ({"store": "fastly", "service": "s"}, "needs service and token"),
+        ({"store": "fastly", "service": "s/../x", "token": "hunter2"}, "service is to be the id"),
+        ({"store": "fastly", "service": "s", "token": SecretStr("hunter2\n")}, "token is empty, or is not one word"),
+        ({"store": "fastly", "service": "s", "token": "hunter2", "api": "https://u:hunter2@f"}, "api: give scheme"),
+        ({"store": "cloudflare", "token": "hunter2"}, "needs zone and token"),
+        ({"store": "cloudflare", "zone": "a?b", "token": "hunter2"}, "zone is to be the id"),
+        ({"store": "cloudflare", "zone": "z", "token": "hunter2", "soft": True}, "soft is a setting of store"),
+        ({"store": "memory", "token": "hunter2"}, "token is a setting of store = 'fastly' or 'cloudflare'"),
+        ({"store": "http", "nodes": ["http://v"], "dialect": "nginx", "soft": True}, "for dialect = 'varnish'"),
+        ({"store": "http", "nodes": ["http://v"], "dialect": "nginx", "bans": ["hosts"]}, "for dialect = 'varnish'"),
+        ({"store": "http", "nodes": ["http://v"], "headers": {"X-Host": "a"}}, "X-Host is set by the sink itself"),
+        ({"store": "redis", "url": "redis://h", "soft": True}, "soft is a setting of store = 'http' or 'fastly'"),
         ({"store": "http", "nodes": ["http://v"], "headers": {"A": SecretStr("hunter2\n")}}, "headers: the value of A"),
     ],
 )
@@ -215,6 +272,8 @@ def test_a_wrong_setting_is_a_clear_error_without_secrets(settings: dict[str, An
     [
         ({"store": "redis", "url": SecretStr("redis://h")}, "redis", "sidefx_sinks.cache.redis"),
         ({"store": "http", "nodes": ["http://h"]}, "httpx", "sidefx_sinks.cache.purge"),
+        ({"store": "fastly", "service": "s", "token": "t"}, "httpx", "sidefx_sinks.cache.fastly"),
+        ({"store": "cloudflare", "zone": "z", "token": "t"}, "httpx", "sidefx_sinks.cache.cloudflare"),
     ],
 )
 @pytest.mark.contract("F05")
@@ -222,8 +281,8 @@ def test_a_missing_library_names_the_command_that_installs_it(
     settings: dict[str, Any], library: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the memory store works without it."""
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.delitem(sys.modules, "sidefx_sinks._http", raising=False)
+    for name in (module, "sidefx_sinks._http", "sidefx_sinks.cache.api", "sidefx_sinks.cache.names"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtraError, match=rf"needs {library}.* pip install 'sidefx\[cache\]'"):
         Cache(**settings)
@@ -303,6 +362,17 @@ def test_setting_a_key_again_replaces_its_tags() -> None:
     assert cache.invalidate(tags=["old"]) == []
     assert cache.get("k") == 2
     assert cache.invalidate(tags=["new"]) == ["k"]
+
+
+def test_a_string_is_one_name() -> None:
+    """And not as many as it has letters."""
+    cache = MemoryCache()
+    for key in ("order:17", "order:18", "r"):
+        cache.set(key, 1, tags=["orders"] if key == "order:18" else [])
+    assert cache.invalidate(keys="order:17") == ["order:17"]
+    assert cache.invalidate(tags="orders") == ["order:18"]
+    assert cache.invalidate(prefixes="or") == []
+    assert "r" in cache
 
 
 def test_delete_says_whether_there_was_something() -> None:

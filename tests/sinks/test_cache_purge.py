@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import threading
-import time
 import traceback
-import urllib.request
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -21,6 +13,7 @@ from pydantic import SecretStr
 
 from sidefx import PartialError, PermanentError, TransientError, invalidate
 from sidefx_sinks.cache import Cache
+from tests.sinks.nodes import Node, Seen, free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,75 +21,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 SHOP = "https://shop.example"
-
-
-class Seen(NamedTuple):
-    """A request as a node received it."""
-
-    method: str
-    target: str
-    host: str
-    xkey: str | None
-    authorization: str | None
-
-
-class Node(ThreadingHTTPServer):
-    """A loopback server that writes down each request and answers with the status set for its target, else 200."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.seen: list[Seen] = []
-        self.statuses: dict[str, int] = {}
-        self.headers: dict[str, str] = {}
-        self.release: threading.Event | None = None
-        """Where set, answers wait for it."""
-        super().__init__(("127.0.0.1", 0), _Recorder)
-
-    @property
-    def url(self) -> str:
-        """Its base URL."""
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def targets(self) -> list[str]:
-        """The request targets so far, in order."""
-        return [seen.target for seen in self.seen]
-
-
-class _Recorder(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Node
-
-    def _answer(self) -> None:
-        headers = self.headers
-        seen = Seen(self.command, self.path, headers["Host"], headers["xkey"], headers["Authorization"])
-        self.server.seen.append(seen)
-        if self.server.release is not None:
-            self.server.release.wait(30)
-        self.send_response(self.server.statuses.get(self.path, 200))
-        for name, value in self.server.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    do_PURGE = do_GET = _answer  # noqa: N815 - http.server's names
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Silent."""
-
-
-@contextmanager
-def running() -> Iterator[Node]:
-    """A node that serves in a thread."""
-    with Node() as node:
-        thread = threading.Thread(target=node.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield node
-        finally:
-            node.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -109,13 +33,6 @@ def node() -> Iterator[Node]:
 def purging(*nodes: str, **settings: Any) -> Cache:
     """A sink that purges these nodes."""
     return Cache(store="http", nodes=nodes, **settings)
-
-
-def free_port() -> int:
-    """A port of the loopback at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # ---- the requests
@@ -203,6 +120,26 @@ async def test_what_could_break_out_of_a_request_is_refused(node: Node, kind: st
     assert node.seen == []
 
 
+@pytest.mark.parametrize(
+    "path", ["/../admin", "/a/../../admin", "/.", "/a/..?b", "/%2e%2e/admin", "/..%2fadmin", "/%2E%2E", "/a/.."]
+)
+async def test_no_path_leaves_the_nodes_own(node: Node, path: str) -> None:
+    """One that the request would change, or the node once it has decoded it, is refused; dots elsewhere are not."""
+    async with purging(f"{node.url}/purge") as sink:
+        for url in (path, SHOP + path):
+            with pytest.raises(PermanentError, match="percent-encoded"):
+                await sink.send_batch([invalidate(urls=url)])
+        await sink.send_batch([invalidate(urls=["/.well-known/a..b?c=/../d"])])
+    assert node.targets() == ["/purge/.well-known/a..b?c=/../d"]
+
+
+async def test_an_empty_query_is_kept(node: Node) -> None:
+    """It is part of the cache's key."""
+    async with purging(node.url) as sink:
+        await sink.send_batch([invalidate(urls=[f"{SHOP}/x?", f"{SHOP}/x", "/y?#top"])])
+    assert node.targets() == ["/x?", "/x", "/y?"]
+
+
 async def test_one_bad_tag_fails_its_event_alone(node: Node) -> None:
     """The other tags of the batch are purged."""
     bad = invalidate(tags=["fine", "not fine"])
@@ -216,7 +153,7 @@ async def test_one_bad_tag_fails_its_event_alone(node: Node) -> None:
 async def test_nginx_takes_no_tags_and_no_star(node: Node) -> None:
     """A star at a URL's end, which nginx reads as "all that begins so", is not sent; tags are what it lacks."""
     async with purging(node.url, dialect="nginx") as sink:
-        for url in (f"{SHOP}/*", "/a?b*", f"{SHOP}/%2a"):
+        for url in (f"{SHOP}/*", "/a?b*", f"{SHOP}/%2a", "/a*?", f"{SHOP}/a*?"):
             with pytest.raises(PermanentError, match=r"ends in \*"):
                 await sink.send_batch([invalidate(urls=url)])
         with pytest.raises(PermanentError, match="a http store clears urls; the event names only tags"):
@@ -248,6 +185,22 @@ async def test_a_refusal_is_permanent_and_the_rest_goes_on(node: Node, status: i
     assert isinstance(caught.value.failures[bad.id], PermanentError)
     assert str(status) in str(caught.value.failures[bad.id])
     assert node.targets() == ["/a", "/b"]
+
+
+async def test_one_url_that_fails_does_not_take_the_others_along(node: Node) -> None:
+    """It may be its own fault; two in a row are the node's, and the rest is left for later."""
+    bad, other, good = (invalidate(urls=path) for path in ("/bad", "/other", "/good"))
+    node.statuses["/bad"] = 503
+    async with purging(node.url) as sink:
+        with pytest.raises(PartialError) as caught:
+            await sink.send_batch([bad, other, good])
+        assert list(caught.value.failures) == [bad.id]
+        assert isinstance(caught.value.failures[bad.id], TransientError)
+        assert node.targets() == ["/bad", "/other", "/good"]
+        node.statuses["/other"] = 503
+        with pytest.raises(TransientError):
+            await sink.send_batch([bad, other, good])
+    assert node.targets()[3:] == ["/bad", "/other"]
 
 
 async def test_a_node_that_asks_for_a_pause_gets_one(node: Node) -> None:
@@ -307,153 +260,3 @@ async def test_a_sink_that_was_not_opened_says_so(node: Node) -> None:
     """A mistake of the caller is no error of a node."""
     with pytest.raises(RuntimeError, match="async with"):
         await purging(node.url).check()
-
-
-# ---- the real things
-
-
-class Proxy(NamedTuple):
-    """A real cache before a `Node` that counts what it has to serve."""
-
-    url: str
-    origin: Node
-
-    def get(self, path: str, host: str = "shop.example") -> None:
-        """Fetch through the cache."""
-        request = urllib.request.Request(self.url + path, headers={"Host": host})  # noqa: S310 - the loopback
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            assert answer.status == 200
-
-
-@contextmanager
-def process(command: list[str], port: int) -> Iterator[None]:
-    """The program, once it listens; stopped afterwards."""
-    with ExitStack() as stack:
-        program = stack.enter_context(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-        stack.callback(program.terminate)
-        until = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if program.poll() is not None or time.monotonic() > until:
-                    program.kill()
-                    pytest.fail(f"{command[0]} did not start: {program.communicate()[0]}")
-                time.sleep(0.02)  # between two looks at whether it listens
-        yield
-
-
-VCL = """
-vcl 4.1;
-import xkey;
-backend default {{ .host = "127.0.0.1"; .port = "{port}"; }}
-sub vcl_recv {{
-    if (req.method == "PURGE") {{
-        if (req.http.xkey) {{
-            set req.http.n-gone = xkey.purge(req.http.xkey);
-            return (synth(200, "Invalidated " + req.http.n-gone + " objects"));
-        }}
-        return (purge);
-    }}
-}}
-"""
-
-
-@pytest.fixture
-def varnish_proxy(tmp_path: Path, node: Node) -> Iterator[Proxy]:
-    """Varnish with vmod_xkey before the node; skips where it is not installed."""
-    if not shutil.which("varnishd") or not list(Path("/usr/lib").glob("*/varnish/vmods/libvmod_xkey.so")):
-        pytest.skip("varnishd with vmod_xkey is not installed (Debian: varnish, varnish-modules)")
-    port = free_port()
-    (tmp_path / "test.vcl").write_text(VCL.format(port=node.server_port))
-    node.headers |= {"Cache-Control": "max-age=600", "xkey": "orders user:1"}
-    vcl, work = str(tmp_path / "test.vcl"), str(tmp_path / "varnish")
-    with process(
-        ["varnishd", "-j", "none", "-F", "-f", vcl, "-a", f"127.0.0.1:{port}", "-n", work, "-s", "malloc,10m"], port
-    ):
-        yield Proxy(f"http://127.0.0.1:{port}", node)
-
-
-NGINX = """
-load_module {module};
-daemon off; pid {path}/pid; error_log {path}/error.log; worker_processes 1; user root;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {path}/body; fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;
-    proxy_temp_path {path}/temp;
-    proxy_cache_path {path}/cache keys_zone=main:1m;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://127.0.0.1:{origin};
-            proxy_cache main;
-            proxy_cache_key "$host$uri$is_args$args";
-        }}
-        location ~ ^/purge(/.*) {{
-            allow 127.0.0.1;
-            deny all;
-            proxy_cache_purge main "$host$1$is_args$args";
-        }}
-    }}
-}}
-"""
-
-
-@pytest.fixture
-def nginx_proxy(tmp_path: Path, node: Node) -> Iterator[Proxy]:
-    """An nginx with ngx_cache_purge before the node; skips where it is not installed."""
-    module = Path("/usr/lib/nginx/modules/ngx_http_cache_purge_module.so")
-    if not shutil.which("nginx") or not module.exists():
-        pytest.skip("nginx with ngx_cache_purge is not installed (Debian: nginx, libnginx-mod-http-cache-purge)")
-    port = free_port()
-    config = tmp_path / "nginx.conf"
-    config.write_text(NGINX.format(module=module, path=tmp_path, port=port, origin=node.server_port))
-    node.headers["Cache-Control"] = "max-age=600"
-    with process(["nginx", "-c", str(config), "-e", str(tmp_path / "error.log")], port):
-        yield Proxy(f"http://127.0.0.1:{port}", node)
-
-
-async def test_varnish_forgets_urls_and_tags(varnish_proxy: Proxy) -> None:
-    """What was purged by URL or by xkey is fetched from the origin again; another host's page stays."""
-    proxy, origin = varnish_proxy, varnish_proxy.origin
-    async with purging(proxy.url) as sink:
-        await sink.check()
-        for _ in range(2):
-            proxy.get("/a?b=c")
-            proxy.get("/a?b=c", host="other.example")
-        assert len(origin.seen) == 2
-        await sink.send_batch([invalidate(urls=f"{SHOP}/a?b=c")])
-        proxy.get("/a?b=c", host="other.example")
-        assert len(origin.seen) == 2
-        proxy.get("/a?b=c")
-        assert len(origin.seen) == 3
-        await sink.send_batch([invalidate(tags=["user:1", "unknown"])])
-        proxy.get("/a?b=c", host="other.example")
-        proxy.get("/a?b=c")
-        assert len(origin.seen) == 5
-
-
-async def test_varnish_takes_the_longest_header_that_is_sent(varnish_proxy: Proxy) -> None:
-    """The bound of the tag header lies below Varnish's own."""
-    async with purging(varnish_proxy.url) as sink:
-        await sink.send_batch([invalidate(tags=["x" * 4_000])])
-
-
-async def test_nginx_forgets_urls(nginx_proxy: Proxy) -> None:
-    """What was purged is fetched from the origin again, and what was not cached is no error."""
-    proxy, origin = nginx_proxy, nginx_proxy.origin
-    async with purging(f"{proxy.url}/purge", dialect="nginx") as sink:
-        await sink.check()
-        for _ in range(2):
-            proxy.get("/a?b=c")
-            proxy.get("/kept")
-        assert len(origin.seen) == 2
-        await sink.send_batch([invalidate(urls=[f"{SHOP}/a?b=c", f"{SHOP}/never-cached"])])
-        proxy.get("/kept")
-        assert len(origin.seen) == 2
-        proxy.get("/a?b=c")
-        assert len(origin.seen) == 3

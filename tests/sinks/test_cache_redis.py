@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import traceback
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -19,7 +20,11 @@ from redis.asyncio.client import Pipeline
 
 from sidefx import PartialError, PermanentError, TransientError, invalidate
 from sidefx_sinks.cache import Cache
+from sidefx_sinks.cache import redis as cache_redis
 from sidefx_sinks.cache.redis import RedisStore
+from sidefx_sinks.cache.redis_tags import TagSet
+from sidefx_sinks.cache.store import Target
+from tests.sinks.redis_servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,7 +51,7 @@ async def redis(redis_url: str, space: str) -> AsyncIterator[Redis]:
     """A client beside the sink's; afterwards the namespace is empty."""
     async with Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
-        async for key in client.scan_iter(match=f"{space}*", count=1_000):
+        async for key in client.scan_iter(match=f"*{space}*", count=1_000):
             await client.unlink(key)
 
 
@@ -73,8 +78,9 @@ async def present(redis: Redis, space: str) -> set[str]:
 
 
 async def tagged_and_cached(redis: Redis, space: str, tag: str) -> tuple[set[str], set[str]]:
-    """The members of the tag's set, and the keys in the namespace that hold a value."""
-    return set(await redis.smembers(tag)), {space + key for key in await present(redis, space)} - {tag}
+    """What the tag still leads to, in its set or popped and not yet done; the keys that hold a value."""
+    popped = await redis.hkeys(f"{{{tag}}}:sidefx")
+    return {*await redis.smembers(tag), *popped}, {space + key for key in await present(redis, space)} - {tag}
 
 
 @asynccontextmanager
@@ -93,19 +99,19 @@ async def commands(redis_url: str, space: str) -> AsyncIterator[list[list[str]]]
                 seen.append(entry["command"].split(" "))
 
 
-def around_transactions(
+def around_portions(
     monkeypatch: pytest.MonkeyPatch,
     *,
     before: Callable[[int], Awaitable[None]] | None = None,
     after: Callable[[int], Awaitable[None]] | None = None,
 ) -> None:
-    """Call the hooks with the number of each of the sink's transactions, from 1, right before and after it."""
+    """Call the hooks with the number of each UNLINK of a portion of the sink's, from 1, right before and after it."""
     execute = Pipeline.execute
     count = 0
 
     async def hooked(self: Pipeline, *args: Any, **kwargs: Any) -> Any:
         nonlocal count
-        if not (self.is_transaction and any("UNLINK" in command for command, _ in self.command_stack)):
+        if not any("UNLINK" in command for command, _ in self.command_stack):
             return await execute(self, *args, **kwargs)
         count += 1
         number = count
@@ -208,7 +214,7 @@ async def test_what_a_batch_shares_is_asked_of_redis_once(
     async with commands(redis_url, space) as seen:
         await sink.send_batch([invalidate(**event), invalidate(**event), invalidate(**event)])
     assert seen.count(["UNLINK", f"{space}k"]) == 2  # by name, and as the tag's one member
-    assert [command[0] for command in seen].count("SSCAN") == 1
+    assert [command[0] for command in seen].count("SPOP") == 2  # a portion, and that there is no more
     assert [command[:2] for command in seen].count(["SCAN", "0"]) == 1
 
 
@@ -224,7 +230,7 @@ async def test_no_command_names_more_than_500_keys(sink: Cache, redis: Redis, re
     sizes = [len(command) - 1 for command in seen if command[0] == "UNLINK"]
     assert sum(sizes) >= 3_300
     assert max(sizes) <= 500
-    assert {command[0] for command in seen} == {"UNLINK", "SSCAN", "SREM", "SCAN"}
+    assert {command[0] for command in seen} == {"EVAL", "SPOP", "HKEYS", "HSET", "HGET", "HDEL", "UNLINK", "SCAN"}
 
 
 # ---- tags and those who cache meanwhile
@@ -244,7 +250,7 @@ async def test_keys_added_to_a_tag_meanwhile_are_not_lost(
         if at == number:
             await fill(redis, *keys, f"{space}new", tag=tag)
 
-    around_transactions(monkeypatch, **{moment: cache_again})
+    around_portions(monkeypatch, **{moment: cache_again})
     await sink.send_batch([invalidate(tags="t")])
     monkeypatch.undo()
 
@@ -258,7 +264,7 @@ async def test_keys_added_to_a_tag_meanwhile_are_not_lost(
 async def test_a_clearing_cut_off_is_finished_by_the_next(
     sink: Cache, redis: Redis, space: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """A connection that breaks around any transaction leaves each key gone or under its tag."""
+    """A connection that breaks before or after any portion leaves each key gone or to be found by its tag."""
     tag = f"{space}tag:t"
     await fill(redis, *(f"{space}{number}" for number in range(1_200)), tag=tag)
 
@@ -266,14 +272,14 @@ async def test_a_clearing_cut_off_is_finished_by_the_next(
         if number == 2:
             raise exceptions.ConnectionError
 
-    around_transactions(monkeypatch, **{moment: break_off})
+    around_portions(monkeypatch, **{moment: break_off})
     with pytest.raises(TransientError):
         await sink.send_batch([invalidate(tags="t")])
     monkeypatch.undo()
 
     members, cached = await tagged_and_cached(redis, space, tag)
     assert 0 < len(cached) < 1_200
-    assert cached == members
+    assert cached <= members
     await sink.send_batch([invalidate(tags="t")])
     assert await present(redis, space) == set()
 
@@ -290,7 +296,7 @@ async def test_a_cancelled_clearing_is_finished_by_the_next(
         if number == 2:
             scope.cancel()
 
-    around_transactions(monkeypatch, before=cancel)
+    around_portions(monkeypatch, before=cancel)
     with scope:
         await sink.send_batch([invalidate(tags="t")])
     monkeypatch.undo()
@@ -298,8 +304,47 @@ async def test_a_cancelled_clearing_is_finished_by_the_next(
 
     members, cached = await tagged_and_cached(redis, space, tag)
     assert cached
-    assert cached == members
+    assert cached <= members
     await sink.send_batch([invalidate(tags="t")])
+    assert await present(redis, space) == set()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_two_clearings_at_once_lose_nothing_between_them(
+    sink: Cache, redis: Redis, redis_url: str, space: str, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """One is held between unlinking and noting it; the keys are cached again; another pops them, and may die there."""
+    tag = f"{space}tag:t"
+    keys = [f"{space}{number}" for number in range(3)]
+    await fill(redis, *keys, tag=tag)
+    other = RedisStore(SecretStr(redis_url), namespace=space, tag_prefix="tag:", scan_count=100)
+    await other.open()
+
+    async def second(number: int) -> None:
+        if number == 1:  # the first has unlinked its portion, and not struck it out
+            await fill(redis, *keys, tag=tag)
+            taken = TagSet(redis, tag)
+            assert len(await taken.take(500)) == 3
+            if not dies:
+                await redis.unlink(*keys)
+                await taken.done([key.encode() for key in keys])
+
+    around_portions(monkeypatch, after=second)
+    await sink.send_batch([invalidate(tags="t")])
+    monkeypatch.undo()
+
+    members, cached = await tagged_and_cached(redis, space, tag)
+    assert cached == members == (set(keys) if dies else set())
+    await other.clear({Target("tags", "t"): []})
+    await other.close()
+    assert await tagged_and_cached(redis, space, tag) == (set(), set())
+
+
+@pytest.mark.parametrize("tag", ["a}b", "{}", "{u}1", "a{b", "größe", "a*"])
+async def test_any_name_can_be_a_tag(sink: Cache, redis: Redis, space: str, tag: str) -> None:
+    """On one server braces mean nothing."""
+    await fill(redis, f"{space}k", tag=f"{space}tag:{tag}")
+    await sink.send_batch([invalidate(tags=tag)])
     assert await present(redis, space) == set()
 
 
@@ -380,17 +425,53 @@ async def test_a_key_that_the_user_may_not_touch_fails_its_event_alone(
     assert await present(redis, space) == {"theirs:1"}
 
 
-async def test_a_tag_with_a_forbidden_key_keeps_its_members(redis: Redis, redis_url: str, space: str) -> None:
-    """The transaction is refused as a whole: nothing is unlinked that the set forgets, and no error quotes a key."""
+async def test_a_tag_with_a_forbidden_key_keeps_it(redis: Redis, redis_url: str, space: str) -> None:
+    """A key that could not be unlinked is under its tag again, the others are gone, and no error quotes a key."""
     tag = f"{space}tag:t"
     await fill(redis, f"{space}mine", f"{space}theirs", tag=tag)
-    async with user(redis, redis_url, "+@all", f"~{tag}", f"~{space}mine") as url:
+    async with user(redis, redis_url, "+@all", f"~{tag}", f"~{{{tag}}}*", f"~{space}mine") as url:
         sink = Cache(store="redis", url=SecretStr(url), namespace=space)
         async with sink:
             with pytest.raises(PermanentError, match="NOPERM") as caught:
                 await sink.send_batch([invalidate(tags="t")])
     assert space not in all_of(caught.value)
-    assert await redis.scard(tag) == 2
+    assert await present(redis, space) == {"theirs", "tag:t"}
+    assert await redis.smembers(tag) == {f"{space}theirs"}
+    assert not await redis.exists(f"{{{tag}}}:sidefx")
+
+
+async def test_a_forbidden_key_leaves_the_others_of_its_tag_or_prefix_to_be_cleared(
+    redis: Redis, redis_url: str, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many portions come after it; it stays, under its tag."""
+    monkeypatch.setattr(cache_redis, "_CHUNK", 2)
+    tag = f"{space}tag:t"
+    mine = [f"{space}key:{number}" for number in range(20)]
+    async with user(redis, redis_url, "+@all", f"~{tag}", f"~{{{tag}}}*", *(f"~{key}" for key in mine)) as url:
+        sink = Cache(store="redis", url=SecretStr(url), namespace=space, scan_count=1)
+        async with sink:
+            for kind, name in (("tags", "t"), ("prefixes", "key:")):
+                names: dict[str, Any] = {kind: name}
+                await fill(redis, *mine, f"{space}key:theirs", tag=tag)
+                with pytest.raises(PermanentError, match="NOPERM"):
+                    await sink.send_batch([invalidate(**names)])
+                assert await present(redis, space) == {"key:theirs", "tag:t"}
+                assert f"{space}key:theirs" in await redis.smembers(tag)
+
+
+async def test_a_user_without_scripts_is_told(redis: Redis, redis_url: str, space: str) -> None:
+    """A command that is denied, alone or within a script, is permanent; the tag keeps its keys."""
+    tag = f"{space}tag:t"
+    await fill(redis, f"{space}a", tag=tag)
+    for denied in ("-eval", "-spop", "-hset"):
+        async with (
+            user(redis, redis_url, "+@all", "~*", denied) as url,
+            Cache(store="redis", url=SecretStr(url), namespace=space) as sink,
+        ):
+            with pytest.raises(PermanentError, match=r"NOPERM.*grant the user"):
+                await sink.send_batch([invalidate(tags="t")])
+        members, cached = await tagged_and_cached(redis, space, tag)
+        assert cached == members == {f"{space}a"}
 
 
 async def test_something_else_in_place_of_a_tags_set_fails_that_tag_alone(
@@ -434,6 +515,21 @@ def test_states_of_a_server_pass_and_refusals_stay(error: Exception, kind: type[
     raised = store._error(error)
     assert type(raised) is kind
     assert "secret" not in str(raised)
+
+
+async def test_a_server_without_memory_forgets_all_the_same(tmp_path: Path) -> None:
+    """Clearing is what gives it room again: a tag with a portion left over from an attempt that was cut off."""
+    with redis_server(tmp_path, "--maxmemory", "4mb") as port:
+        url = f"redis://127.0.0.1:{port}"
+        async with Redis.from_url(url, decode_responses=True) as redis:
+            await fill(redis, *(str(number) for number in range(1_200)), tag="tag:t")
+            await TagSet(redis, "tag:t").take(300)
+            with suppress(exceptions.OutOfMemoryError):
+                while True:
+                    await redis.append("ballast", "x" * 100_000)
+            async with Cache(store="redis", url=SecretStr(url)) as sink:
+                await sink.send_batch([invalidate(tags="t", keys="never-there")])
+            assert await redis.keys() == ["ballast"]
 
 
 # ---- life

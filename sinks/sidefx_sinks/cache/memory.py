@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, ClassVar
 
-from sidefx_sinks.cache.store import Kind, Target, names
+from sidefx_sinks.cache.store import Kind, Target, Wanted, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class MemoryCache:
         everything: bool = False,
     ) -> list[str]:
         """Forget what is named, and answer the keys that were there."""
-        starts = tuple(prefixes)
+        keys, tags, starts = ((some,) if isinstance(some, str) else tuple(some) for some in (keys, tags, prefixes))
         with self._lock:
             if everything:
                 doomed = list(self._entries)
@@ -175,13 +175,13 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to close: the application goes on using its cache."""
 
-    async def clear(self, targets: Sequence[Target]) -> Mapping[Target, Exception]:
+    async def clear(self, wanted: Wanted) -> Mapping[Target, Exception]:
         """Clear the targets; nothing here can refuse."""
         MemoryCache.named(self._name).invalidate(
-            keys=names(targets, "keys"),
-            tags=names(targets, "tags"),
-            prefixes=names(targets, "prefixes"),
-            everything=bool(names(targets, "everything")),
+            keys=names(wanted, "keys"),
+            tags=names(wanted, "tags"),
+            prefixes=names(wanted, "prefixes"),
+            everything=bool(names(wanted, "everything")),
         )
         return {}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from uuid import UUID
 
-Kind: TypeAlias = Literal["keys", "tags", "prefixes", "urls", "everything"]
+Kind: TypeAlias = Literal["keys", "tags", "prefixes", "urls", "hosts", "everything"]
 """The fields of an `InvalidateEvent`."""
 
 _T = TypeVar("_T")
@@ -19,6 +20,9 @@ class Target(NamedTuple):
 
 
 EVERYTHING = Target("everything", "")
+
+Wanted: TypeAlias = Mapping[Target, Collection[UUID]]
+"""What is to be cleared, in order, and the ids of the events that ask for it."""
 
 
 class Store(Protocol):
@@ -35,7 +39,7 @@ class Store(Protocol):
     async def close(self) -> None:
         """Close what `open` made."""
 
-    async def clear(self, targets: Sequence[Target]) -> Mapping[Target, Exception]:
+    async def clear(self, wanted: Wanted) -> Mapping[Target, Exception]:
         """Clear each target; answers those that were refused, with the `PermanentError` or `TransientError` of each.
 
         Clearing again what is already clear is no error, so that a batch can be sent twice.
