@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import click
 
 from sidefx.cli.check import check
 from sidefx.cli.dead import dead
-from sidefx.cli.group import InOrder
+from sidefx.cli.installed import SINK, WithInstalled, find_sink
 from sidefx.cli.journal import journal
 from sidefx.cli.schema import schema
 
 
-@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=WithInstalled, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("sidefx"), prog_name="sidefx")
 @click.option("--config", metavar="PATH", help="The configuration file. Default: SIDEFX_CONFIG, else ./sidefx.toml.")
 @click.pass_context
@@ -25,6 +26,7 @@ def app(context: click.Context, config: str | None) -> None:
     Exit codes: 0 all is well, 1 a problem was found, 2 wrong usage or configuration.
     """
     context.obj = config
+    context.meta[SINK] = partial(find_sink, config)
     # So that `module:Name` finds the application whose folder this is, as `python -m` would.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)

@@ -72,7 +72,7 @@ def left_behind(folder: Path, count: int) -> Path:
     with segment.transaction(synchronous="FULL"):
         for i in range(1, count + 1):
             event = (os.urandom(16), "k", b'{"secret": "hunter2"}', time.time() - 7_300, None, None, None, 0)
-            segment.insert([(i, event, ("audit",))])
+            segment.insert(i, [(event, ("audit",))])
     segment.close()
     return path
 
@@ -323,7 +323,7 @@ def test_help_is_in_the_order_of_use(run: Run, arguments: tuple[str, ...]) -> No
     """What is looked at first stands first, what deletes stands last."""
     lines = run(*arguments, "--help").output.partition("Commands:\n")[2].splitlines()
     order = {
-        (): ["check", "journal", "dead", "schema"],
+        (): ["check", "journal", "dead", "schema", "audit"],
         ("journal",): ["status"],
         ("dead",): ["list", "show", "replay", "purge"],
     }

@@ -54,6 +54,14 @@ for point in entry_points(group="sidefx.sinks"):
     assert isinstance(point.load(), type), point
     print(point.name)
 """
+EVERY_COMMAND = """
+import click
+from importlib.metadata import entry_points
+
+for point in entry_points(group="sidefx.commands"):
+    assert isinstance(point.load(), click.Command), point
+    print(point.name)
+"""
 
 
 def run(*command: str | Path, succeed: bool = True) -> subprocess.CompletedProcess[str]:
@@ -128,6 +136,7 @@ def test_every_sink_can_be_loaded_with_all_extras(full: Path) -> None:
     """`sidefx[all]` has what each published sink imports."""
     loaded = run(full / "python", "-W", "error", "-c", EVERY_SINK).stdout.split()
     assert sorted(loaded) == ["analytics", "audit_log", "cache", "email", "log", "webhook"]
+    assert run(full / "python", "-W", "error", "-c", EVERY_COMMAND).stdout.split() == ["audit"]
 
 
 def test_the_command_runs_with_all_extras(full: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ _TIME_LIMITS: dict[str, dict[str, Any]] = {
 }
 """Upper bounds for calls whose attempt the lane has already given up on: a thread cannot be cancelled.
 The query of the URL overrides them."""
+
+WRITING = "sidefx_writing"
+"""The execution option of a transaction that is going to write."""
 
 _creating_file = threading.Lock()
 
@@ -97,6 +102,8 @@ def make_engine(url: sa.URL) -> sa.Engine:
         package = _PACKAGES.get(url.get_driver_name(), error.name)
         msg = f"the audit log at {shown(url)} needs a driver: pip install '{package}'"
         raise MissingExtraError(msg) from error
+    if url.get_backend_name() == "sqlite":
+        _take_turns(engine)
     if url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:"):
         path = Path(str(url.database))
 
@@ -105,6 +112,42 @@ def make_engine(url: sa.URL) -> sa.Engine:
             _create_private(path)
 
     return engine
+
+
+@contextmanager
+def creating_alone(connection: sa.Connection, name: str) -> Iterator[None]:
+    """On MariaDB and MySQL, where a table and its indexes are no one statement, others wait until all are there."""
+    if connection.dialect.name not in {"mysql", "mariadb"}:
+        yield
+        return
+    lock = {"name": f"sidefx:{name}"[:64]}
+    connection.execute(sa.text("SELECT GET_LOCK(:name, 30)"), lock)
+    try:
+        yield
+    finally:
+        connection.execute(sa.text("SELECT RELEASE_LOCK(:name)"), lock)
+
+
+def _take_turns(engine: sa.Engine) -> None:
+    """A transaction that writes has SQLite's lock from its beginning: nobody adds to a chain that it has read.
+
+    So it is begun by hand, not by the driver
+    (https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions).
+    """
+
+    @event.listens_for(engine, "connect")
+    def leave_it_to_us(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        connection.text_factory = _text  # what is no UTF-8 fails no reader, and the hash of no record
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writing = connection.get_execution_options().get(WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
 
 
 def _create_private(path: Path) -> None:
