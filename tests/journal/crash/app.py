@@ -15,6 +15,7 @@ import anyio
 from sidefx import (
     AuditEvent,
     BatchOptions,
+    BreakerOptions,
     Event,
     JournalOptions,
     RetryOptions,
@@ -98,7 +99,12 @@ def _effects() -> SideEffects:
     options = {
         "single": SinkOptions(delivery="journal", retry=patient, timeout=300),
         "audited": journaled,
-        "troublesome": SinkOptions(delivery="journal", retry=patient, batch=BatchOptions(max_events=5)),
+        "troublesome": SinkOptions(
+            delivery="journal",
+            retry=patient,
+            batch=BatchOptions(max_events=5),
+            breaker=BreakerOptions(reset=0.5),  # five bad moments in a row come, too
+        ),
         "touchy": SinkOptions(
             delivery="journal",
             retry=RetryOptions(attempts=_ATTEMPTS, initial=0.01, max=0.1),
