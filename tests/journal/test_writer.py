@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -15,12 +16,17 @@ from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
+import anyio
 import pytest
 
-from sidefx.entry import Commit
+from sidefx.effect import Effect
+from sidefx.entry import Commit, Entry
+from sidefx.journal.journal import Journal
 from sidefx.journal.segment import Segment
 from sidefx.journal.writer import Writer
 from sidefx.options import JournalOptions
@@ -570,3 +576,37 @@ def test_a_new_file_in_place_of_one_that_was_lost_takes_new_events(started: Writ
     assert started.close(10)
     new.close()
     assert [event["n"] for *_, event in rows_in(new.path)] == [4]
+
+
+# --- what must hold of the numbers and the bell -----------------------------------------------------------
+
+
+def test_a_number_that_is_skipped_moves_nobody_elses(writer: Writer, segment: Segment) -> None:
+    """Whatever comes between taking numbers and keeping rows: each caller's number is its own row's."""
+    told = [insert(writer, 1)[0][0]]
+    segment.taken(1)
+    told += [insert(writer, n)[0][0] for n in (2, 3)]
+    for _ in range(2):
+        writer.step()
+    kept = [json.loads(fetched.event.json)["n"] for fetched in segment.fetch("s", told)]
+    assert (told, kept) == ([1, 3, 4], [1, 2, 3])
+
+
+@pytest.mark.anyio
+async def test_leases_of_several_files_are_asked_for_at_once(tmp_path: Path) -> None:
+    """None waits for another's commit before the writer hears of it."""
+    rung: list[str] = []
+    files = [Segment.create(tmp_path / f"{name}.sqlite", JournalOptions(path=tmp_path)) for name in ("a", "b")]
+    commits = {segment: Commit(partial(rung.append, segment.path.stem)) for segment in files}
+    journal = Journal(JournalOptions(path=tmp_path), "test", {"s": [None]})
+    journal._writer = SimpleNamespace(lease=lambda segment, sink, ids: commits[segment])  # type: ignore[assignment]
+    effects = []
+    for segment in files:
+        effect = Effect(Counted(n=1))
+        effect.row, effect.entry = 1, Entry(segment, ("s",), Commit())
+        effects.append(effect)
+    with anyio.move_on_after(0):
+        await journal.lease("s", effects)
+    assert rung == ["a", "b"]
+    for segment in files:
+        segment.close()
